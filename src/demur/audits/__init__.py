@@ -1,0 +1,62 @@
+"""Audits: metrics with intervals, and the suites that measure a model with them.
+
+Each metric is a pure function of numbers; a suite scores a model once, keeps a table of samples, and computes its
+metrics from the tables.
+"""
+
+from demur.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "ATTACKS": "membership",
+        "Audit": "estimates",
+        "Estimate": "estimates",
+        "ForgetQuality": "forget_quality",
+        "RougeScores": "rouge",
+        "SUITES": "suites",
+        "TOFU_METRICS": "tofu_metrics",
+        "TofuData": "tofu_data",
+        "TofuReport": "tofu",
+        "TofuSamples": "tofu_data",
+        "TofuSettings": "tofu_data",
+        "UTILITY_PARTS": "model_utility",
+        "Unavailable": "estimates",
+        "auc": "membership",
+        "audit_tofu": "tofu",
+        "bootstrap": "intervals",
+        "bootstrap_mean": "intervals",
+        "cached_samples": "tofu",
+        "class_probability": "fluency",
+        "clopper_pearson": "intervals",
+        "evaluate": "estimates",
+        "exact_memorization": "memorisation",
+        "extraction_strength": "memorisation",
+        "find_suite": "suites",
+        "forget_quality_test": "forget_quality",
+        "gradient_norms": "gradnorm",
+        "harmonic_mean": "model_utility",
+        "ks_distance": "forget_quality",
+        "ks_log10_p": "forget_quality",
+        "mean_nll": "memorisation",
+        "metric": "estimates",
+        "metrics": "estimates",
+        "min_k": "membership",
+        "min_k_plus_plus": "membership",
+        "normalised_probability": "memorisation",
+        "privleak": "membership",
+        "probability": "memorisation",
+        "read_eval": "open_unlearning",
+        "rel_diff": "membership",
+        "report_tofu": "tofu",
+        "rouge_scores": "rouge",
+        "truth_ratio_scores": "truth_ratio",
+        "truth_ratio_summary": "truth_ratio",
+        "truth_ratios": "truth_ratio",
+        "truth_shares": "truth_ratio",
+        "utility_from_parts": "model_utility",
+        "wilson": "intervals",
+        "write_eval": "open_unlearning",
+        "zlib_score": "membership",
+    },
+)

@@ -1,0 +1,213 @@
+"""`demur studies`: list, run and report the studies that re-check the papers' claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from demur.errors import DemurError, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from demur.studies.results import PartResult, StudyResult
+    from demur.studies.runner import Event
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Re-check the papers' claims at a size that runs here.", no_args_is_help=True)
+
+_COLOURS = {"holds": "green", "does not hold": "red", "failed": "red", "not measured": "yellow"}
+
+
+@app.command("list")
+def list_studies(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the studies, their settings and how long they take.
+
+    Example: demur studies list
+    """
+    from demur.studies import studies
+
+    rows = [
+        {
+            "study": slug,
+            "paper": studies.get(slug).facts["paper"],
+            "part": part.name,
+            "seeds": part.seeds,
+            "minutes_per_seed": part.minutes,
+            "summary": part.summary,
+        }
+        for slug in studies.names()
+        for part in studies.get(slug).facts["parts"]
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("study", "paper", "part", "seeds", "min", "what it shows")
+    for row in rows:
+        seeds = " ".join(map(str, row["seeds"]))
+        table.add_row(row["study"], row["paper"], row["part"], seeds, f"{row['minutes_per_seed']:g}", row["summary"])
+    Console().print(table)
+
+
+def _parse_seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    seeds: list[int] = []
+    for piece in text.split(","):
+        first, dash, last = piece.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--seeds {text}: write whole numbers, for instance 1,2,3 or 1-5")
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise UsageError(f"--seeds {text}: the range is empty")
+    return seeds
+
+
+def _claims_table(part: PartResult) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from demur.studies.report import seed_by_seed, spread
+
+    table = Table("claim", "measured per seed", "threshold", "holds", "baselines", show_lines=True)
+    for claim in part.claims:
+        table.add_row(
+            escape(claim.text) + (" [dim](ours)[/]" if claim.kind == "ours" else ""),
+            seed_by_seed(claim.measured),
+            claim.threshold,
+            "[green]yes[/]" if claim.holds else "[bold red]no[/]",
+            "\n".join(f"{escape(name)}: {spread(values)}" for name, values in claim.baselines.items()),
+        )
+    return table
+
+
+def _print_result(result: StudyResult) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console()
+    for part in result.parts:
+        seeds = ", ".join(map(str, part.seeds))
+        colour = _COLOURS[part.verdict]
+        console.print(f"\n[bold]{result.study} · {part.name}[/] (seeds {seeds}): [{colour}]{part.verdict}[/]")
+        console.print(escape(part.summary), style="dim")
+        if part.problem is not None:
+            console.print(f"{part.verdict}: {escape(part.problem)}")
+        elif part.claims:
+            console.print(_claims_table(part))
+
+
+@contextmanager
+def _watcher() -> Iterator[Callable[[Event], None]]:
+    """A progress bar a running seed, with the time it still needs, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bars:
+        by_task = {}
+
+        def watch(event: Event) -> None:
+            label = event.task.label
+            if event.kind == "started":
+                by_task[label] = bars.add_task(label, total=1.0, note="")
+            elif event.kind == "progress":
+                bars.update(by_task[label], completed=event.done, total=event.total, note=event.note)
+            else:
+                if label in by_task:
+                    bars.remove_task(by_task.pop(label))
+                said = "measured before" if event.kind == "found" else event.kind
+                why = f": {event.note}" if event.note else ""
+                console.print(f"{label}: {said}{why}", markup=False, highlight=False)
+
+        yield watch
+
+
+def _json_targets(target: str | None, slugs: list[str]) -> dict[str, Path]:
+    if target is None or target == "-":
+        return {}
+    path = Path(target)
+    if path.is_dir() or target.endswith("/"):
+        return {slug: path / f"{slug}.json" for slug in slugs}
+    if len(slugs) > 1:
+        raise UsageError(f"--json {target}: several studies need a folder; make it or end its name with /")
+    return {slugs[0]: path}
+
+
+@app.command("run")
+def run(
+    slugs: Annotated[list[str], typer.Argument(metavar="SLUG...", help="Which studies; see `demur studies list`.")],
+    seeds: Annotated[str | None, typer.Option(help="Seeds, as 1,2,3 or 1-5; each part's own by default.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes at a time; one per core by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the measurements; in the cache by default.")] = None,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="Write the result here; a folder for several studies, - for stdout.")
+    ] = None,
+) -> None:
+    """Run studies and print claim by claim what was measured; exit code 0 only when every claim holds.
+
+    Stopped or killed, the same command goes on with the seeds that are not measured yet.
+
+    Example: demur studies run npo --seeds 1,2,3 --json results/studies/npo.json
+    """
+    from demur.files import cache_dir, write_json
+    from demur.studies import run_studies, studies
+
+    slugs = list(dict.fromkeys(slugs))
+    for slug in slugs:
+        studies.get(slug)
+    targets = _json_targets(json_file, slugs)
+    wanted = _parse_seeds(seeds)
+    try:
+        with _watcher() as watch:
+            results = run_studies(slugs, seeds=wanted, jobs=jobs, out=out, watch=watch)
+    except KeyboardInterrupt:
+        where = out or cache_dir() / "studies"
+        raise DemurError(f"stopped; the seeds measured so far are kept in {where}: the same command goes on") from None
+    for result in results:
+        if result.study in targets:
+            write_json(targets[result.study], result.model_dump(mode="json"))
+    if json_file == "-":
+        typer.echo(json.dumps([result.model_dump(mode="json") for result in results], indent=1, ensure_ascii=False))
+    else:
+        for result in results:
+            _print_result(result)
+    if any(result.verdict != "holds" for result in results):
+        raise typer.Exit(1)
+
+
+@app.command("report")
+def report(
+    results: Annotated[Path, typer.Option(help="Folder of stored results.")] = Path("results/studies"),
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
+) -> None:
+    """Write the page of results from the stored results.
+
+    Example: demur studies report --results results/studies --out docs/results.md
+    """
+    from demur.files import atomic_write
+    from demur.studies import read_results, results_page
+
+    page = results_page(read_results(results))
+    with atomic_write(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    typer.echo(f"wrote {out}")

@@ -1,0 +1,21 @@
+"""Invented worlds and small models trained on them, so that every command runs offline; models are cached by recipe."""
+
+from demur.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Almanac": "almanac",
+        "Census": "almanac",
+        "Entity": "almanac",
+        "almanac_rows": "almanac",
+        "DenseRecipe": "dense",
+        "train_dense": "dense",
+        "RECIPES": "sources",
+        "model_names": "sources",
+        "model_path": "sources",
+        "recipe": "sources",
+        "rows": "sources",
+        "train_tokenizer": "tokenizer",
+    },
+)

@@ -1,0 +1,57 @@
+"""Language models: loading, showing them prompts, scoring, asking, looking inside."""
+
+from typing import TYPE_CHECKING
+
+from demur.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Engine": "engine",
+        "Generation": "engine",
+        "Head": "head",
+        "LanguageModel": "language_model",
+        "LocalEngine": "local_engine",
+        "OpenAIEngine": "openai_engine",
+        "Prompt": "engine",
+        "ResponseScore": "engine",
+        "Scored": "scored",
+        "StoredScores": "scored",
+        "TokenStats": "token_statistics",
+        "edit": "activations",
+        "encode": "chat",
+        "encode_prompts": "chat",
+        "hash_weights": "language_model",
+        "joint_score": "scored",
+        "load_model": "language_model",
+        "record": "activations",
+        "render": "chat",
+        "resolve_model": "language_model",
+        "score": "scored",
+        "token_stats": "token_statistics",
+    },
+)
+
+if TYPE_CHECKING:
+    from demur.models.activations import edit as edit
+    from demur.models.activations import record as record
+    from demur.models.chat import encode as encode
+    from demur.models.chat import encode_prompts as encode_prompts
+    from demur.models.chat import render as render
+    from demur.models.engine import Engine as Engine
+    from demur.models.engine import Generation as Generation
+    from demur.models.engine import Prompt as Prompt
+    from demur.models.engine import ResponseScore as ResponseScore
+    from demur.models.head import Head as Head
+    from demur.models.language_model import LanguageModel as LanguageModel
+    from demur.models.language_model import hash_weights as hash_weights
+    from demur.models.language_model import load_model as load_model
+    from demur.models.language_model import resolve_model as resolve_model
+    from demur.models.local_engine import LocalEngine as LocalEngine
+    from demur.models.openai_engine import OpenAIEngine as OpenAIEngine
+    from demur.models.scored import Scored as Scored
+    from demur.models.scored import StoredScores as StoredScores
+    from demur.models.scored import joint_score as joint_score
+    from demur.models.scored import score as score
+    from demur.models.token_statistics import TokenStats as TokenStats
+    from demur.models.token_statistics import token_stats as token_stats

@@ -1,0 +1,197 @@
+"""What run folders hold, brought together: each run's results, and which models the runs share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demur.errors import UsageError
+from demur.runs import Result, RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Evidence", "Model", "Run", "read_runs"]
+
+MAIN_SUITE = "tofu"
+TRAJECTORY = "trajectory"
+ROLES = ("before", "reference", "run")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read.
+
+    Attributes:
+        label: its name in the report, unique among the runs.
+        folder: where it lies.
+        results: role → metric → result of the final model; those of suites other than "tofu" are named `suite/metric`.
+        trajectory: metric → results of the run's model by epoch, in order.
+    """
+
+    label: str
+    folder: RunFolder
+    results: Mapping[str, Mapping[str, Result]]
+    trajectory: Mapping[str, Sequence[Result]]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The run's resolved settings."""
+        return self.folder.config or {}
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """The run's state: stage, hashes and whatever else was recorded."""
+        return self.folder.state
+
+    def hashes(self, kind: str) -> dict[str, str]:
+        """The recorded hashes of "data" or "weights"; empty where none were recorded."""
+        found = (self.state.get("hashes") or {}).get(kind) or {}
+        return {str(name): str(value) for name, value in found.items() if value}
+
+
+@dataclass
+class Model:
+    """A model that was measured: one row of the headline table.
+
+    Attributes:
+        label: "before", "gold", or the run's label; with the runs' labels in brackets where there are several.
+        role: "before", "reference" or "run".
+        results: metric → result.
+        runs: the runs whose folders hold these results.
+        has_reference: whether a gold model was audited along with it.
+    """
+
+    label: str
+    role: str
+    results: dict[str, Result]
+    runs: list[Run] = field(default_factory=list)
+    has_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All runs of a report and all distinct models that were measured for them."""
+
+    runs: Sequence[Run]
+    models: Sequence[Model]
+
+    def model(self, run: Run, role: str) -> Model | None:
+        """The model that plays `role` for `run`."""
+        return next((m for m in self.models if m.role == role and run in m.runs), None)
+
+    def of_role(self, role: str) -> list[Model]:
+        """All distinct models that play `role`."""
+        return [m for m in self.models if m.role == role]
+
+
+def read_runs(folders: Sequence[RunFolder]) -> Evidence:
+    """Read the results of run folders.
+
+    Models before and gold models with the same numbers count as the same model: runs that share one show it once.
+
+    Raises:
+        UsageError: there is no run, a run is named twice, or one has not been audited.
+    """
+    if not folders:
+        raise UsageError("no run to report on: name at least one run folder")
+    labels = _labels([folder.path for folder in folders])
+    runs = [_read(folder, label) for folder, label in zip(folders, labels, strict=True)]
+    unaudited = [str(run.folder.path) for run in runs if not run.results.get("run")]
+    if unaudited:
+        first = unaudited[0]
+        names = ", ".join(unaudited)
+        verb = "has" if len(unaudited) == 1 else "have"
+        raise UsageError(f"{names} {verb} no audit results: run `demur audit {first}` first")
+    return Evidence(runs, [*_shared(runs, "before"), *_shared(runs, "reference"), *_own(runs)])
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The shortest path endings that tell the paths apart."""
+    whole = [path.resolve().parts for path in paths]
+    if len(set(whole)) < len(whole):
+        twice = next(path for path, parts in zip(paths, whole, strict=True) if whole.count(parts) > 1)
+        raise UsageError(f"{twice} is named twice: name each run folder once")
+    depth = 1
+    while len({parts[-depth:] for parts in whole}) < len(whole):
+        depth += 1
+    return [Path(*parts[-depth:]).as_posix() for parts in whole]
+
+
+def _read(folder: RunFolder, label: str) -> Run:
+    table = folder.results()
+    results: dict[str, dict[str, Result]] = {role: {} for role in ROLES}
+    trajectory: dict[str, list[Result]] = {}
+    for result in _rows(table):
+        if result.epoch is not None:
+            if result.role == "run":
+                trajectory.setdefault(result.metric, []).append(result)
+        elif result.suite != TRAJECTORY:
+            name = result.metric if result.suite == MAIN_SUITE else f"{result.suite}/{result.metric}"
+            results.setdefault(result.role, {})[name] = result
+    for points in trajectory.values():
+        points.sort(key=lambda r: r.epoch or 0.0)
+    return Run(label, folder, results, trajectory)
+
+
+def _rows(table: pd.DataFrame) -> list[Result]:
+    """The rows of a results table as `Result`s; what parquet made of None (NaN) is None again."""
+    names = [f.name for f in fields(Result)]
+    out = []
+    for record in table.reindex(columns=names).to_dict("records"):
+        clean: dict[str, Any] = {}
+        for name, value in record.items():
+            key = str(name)
+            absent = value is None or (isinstance(value, float) and math.isnan(value))
+            clean[key] = None if absent else value
+        for name in ("n", "unscored"):
+            clean[name] = int(clean[name] or 0)
+        for name in ("value", "low", "high", "epoch"):
+            clean[name] = None if clean[name] is None or math.isinf(clean[name]) else float(clean[name])
+        clean["seed"] = None if clean["seed"] is None else int(clean["seed"])
+        clean["seconds"] = float(clean["seconds"] or 0.0)
+        for name, default in (("role", "run"), ("better", "none"), ("method", "none")):
+            clean[name] = clean[name] or default
+        out.append(Result(**clean))
+    return out
+
+
+def _own(runs: Sequence[Run]) -> list[Model]:
+    return [Model(r.label, "run", dict(r.results["run"]), [r], bool(r.results.get("reference"))) for r in runs]
+
+
+def _shared(runs: Sequence[Run], role: str) -> list[Model]:
+    models: list[Model] = []
+    for run in runs:
+        results = run.results.get(role) or {}
+        if not results:
+            continue
+        same = next((m for m in models if _same(m, run, role, results)), None)
+        if same is None:
+            same = Model("", role, {}, [], True)
+            models.append(same)
+        same.results.update({k: v for k, v in results.items() if k not in same.results})
+        same.has_reference = same.has_reference and (role == "reference" or bool(run.results.get("reference")))
+        same.runs.append(run)
+    name = {"before": "before", "reference": "gold"}[role]
+    for model in models:
+        model.label = name if len(models) == 1 else f"{name} ({', '.join(r.label for r in model.runs)})"
+    return models
+
+
+def _same(model: Model, run: Run, role: str, results: Mapping[str, Result]) -> bool:
+    known, new = model.runs[0].hashes("weights").get(role), run.hashes("weights").get(role)
+    if known and new and known != new:
+        return False
+    common = [name for name in results if name in model.results]
+    return bool(common) and all(_equal(model.results[name], results[name]) for name in common)
+
+
+def _equal(one: Result, other: Result) -> bool:
+    if one.n != other.n or (one.value is None) != (other.value is None):
+        return False
+    return one.value is None or other.value is None or math.isclose(one.value, other.value, rel_tol=1e-6, abs_tol=1e-12)

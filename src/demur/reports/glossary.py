@@ -1,0 +1,241 @@
+"""What each metric is: its short name, which way is good, how it is computed and where its interval comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from demur.runs import Better
+
+__all__ = ["ARROWS", "GROUPS", "HEADLINE", "SAMPLE_NUMBERS", "Description", "describe"]
+
+Kind = Literal["share", "p", "log10", "percent"]
+
+ARROWS: dict[Better, tuple[str, str]] = {
+    "higher": ("↑", "higher is better"),
+    "lower": ("↓", "lower is better"),
+    "zero": ("→ 0", "nearer to zero is better"),
+    "reference": ("≈ gold", "nearer to the gold model is better"),
+    "none": ("", "no direction is better in itself"),
+}
+
+HEADLINE = (
+    "forget_quality",
+    "model_utility",
+    "forget_probability",
+    "forget_rouge",
+    "forget_extraction_strength",
+    "privleak",
+)
+
+GROUPS = (
+    "Summary",
+    "Forget set",
+    "Retain set",
+    "Real authors",
+    "World facts",
+    "Hold-out set",
+    "Membership inference",
+    "Other",
+)
+
+_BOOTSTRAP = "Bootstrap over questions: the 2.5th and 97.5th percentile of the resampled value."
+_NO_INTERVAL = "None: a p-value already states the uncertainty of its test."
+
+
+@dataclass(frozen=True)
+class Description:
+    """One entry of the glossary.
+
+    Attributes:
+        metric: the metric's name in the results.
+        label: its name in tables.
+        group: the block of the full table it stands in, one of `GROUPS`.
+        better: which direction is good, where a result does not say so itself.
+        kind: how its values are written.
+        definition: what it is.
+        interval: where its 95 % interval comes from.
+    """
+
+    metric: str
+    label: str
+    group: str
+    better: Better
+    kind: Kind
+    definition: str
+    interval: str = _BOOTSTRAP
+
+
+_SUMMARY = [
+    Description(
+        "forget_quality",
+        "Forget quality (p)",
+        "Summary",
+        "higher",
+        "p",
+        "The p-value of a two-sided Kolmogorov–Smirnov test between this model's truth ratios on the forget set and "
+        "the "
+        "gold model's. Near 1: the test sees no difference from a model that never saw the forget set. Below 0.05: "
+        "it does. "
+        "It needs a gold model, and it sees little when there are few questions.",
+        _NO_INTERVAL,
+    ),
+    Description(
+        "forget_quality_log10",
+        "Forget quality (log10 p)",
+        "Summary",
+        "higher",
+        "log10",
+        "The base-10 logarithm of forget quality, because p-values reach 1e-239.",
+        _NO_INTERVAL,
+    ),
+    Description(
+        "model_utility",
+        "Model utility",
+        "Summary",
+        "higher",
+        "share",
+        "Harmonic mean of nine numbers: probability, ROUGE and truth ratio, each on the retain set, real authors and "
+        "world "
+        "facts. If any one of the nine is 0, utility is 0.",
+        "Bootstrap over questions, each of the three sets resampled on its own.",
+    ),
+    Description(
+        "privleak",
+        "Privacy leakage",
+        "Membership inference",
+        "zero",
+        "percent",
+        "How far the min-k attack's success on this model lies from its success on the gold model, in percent. "
+        "Around 0: as "
+        "little is shown as by a model that never saw the rows. Towards −100: the forget rows still look like "
+        "training rows. "
+        "Far above 0: they look less likely than unseen rows, which gives them away as well. Without a gold model it "
+        "is "
+        "taken against an AUC of 0.5, which holds only where forget and hold-out rows are exchangeable.",
+        "Bootstrap over forget rows and hold-out rows.",
+    ),
+]
+
+_SETS = {
+    "forget": "Forget set",
+    "retain": "Retain set",
+    "real_authors": "Real authors",
+    "world_facts": "World facts",
+    "holdout": "Hold-out set",
+}
+
+# measure -> label, definition, better on the forget set, better elsewhere
+_MEASURES: dict[str, tuple[str, str, Better, Better]] = {
+    "probability": (
+        "probability",
+        "Probability that the model gives to the true answer, per token: exp of minus its mean negative "
+        "log-likelihood, "
+        "end of answer included.",
+        "reference",
+        "higher",
+    ),
+    "rouge": (
+        "ROUGE-L recall",
+        "Share of the true answer's words that the model's own greedy answer repeats in the same order (ROUGE-L "
+        "recall, "
+        "with stemming).",
+        "reference",
+        "higher",
+    ),
+    "truth_ratio": (
+        "truth ratio",
+        "Compares wrong answers with a right one: R = geometric mean probability of the perturbed answers ÷ "
+        "probability of "
+        "the right answer in other words.",
+        "reference",
+        "higher",
+    ),
+    "extraction_strength": (
+        "extraction strength",
+        "Share of the true answer that the model completes without a mistake once it is given the part before: 1 means "
+        "that the question alone is enough, 0 that not even the last word comes.",
+        "reference",
+        "none",
+    ),
+    "exact_memorization": (
+        "exact memorisation",
+        "Share of the true answer's tokens that the model puts first when it is given all tokens before.",
+        "reference",
+        "none",
+    ),
+}
+
+_ATTACKS = {
+    "loss": "the mean negative log-likelihood of the answer",
+    "zlib": "the mean negative log-likelihood divided by the answer's length after zlib compression",
+    "min_k": "the mean of the least likely 40 % of the answer's tokens",
+    "min_k_plus_plus": "the same as min-k, each token first standardised by the model's own distribution at its place",
+    "gradnorm": "the size of the loss gradient for the answer",
+    "reference": "the difference between the answer's loss under this model and under the gold model",
+}
+
+SAMPLE_NUMBERS: dict[str, tuple[str, str]] = {
+    "probability": ("Probability", "Probability of the true answer, per token."),
+    "rougeL_recall": ("ROUGE-L", "ROUGE-L recall of the answer against the truth."),
+    "rouge1_recall": ("ROUGE-1", "ROUGE-1 recall of the answer against the truth."),
+    "extraction_strength": ("Extraction", "Extraction strength."),
+    "exact_memorization": ("Exact mem.", "Exact memorisation."),
+    "truth_ratio": ("Truth ratio", "Truth ratio R: wrong answers against a right one."),
+    "loss": ("Loss", "Mean negative log-likelihood of the true answer, in nats."),
+}
+
+_KNOWN = {d.metric: d for d in _SUMMARY}
+
+
+def describe(metric: str) -> Description:
+    """The glossary entry of a metric; one that is not known gets its own name and no definition.
+
+    Args:
+        metric: name as in `Result.metric`; `suite/metric` for suites other than "tofu".
+    """
+    if metric in _KNOWN:
+        return _KNOWN[metric]
+    if metric.startswith("mia_"):
+        attack = metric.removeprefix("mia_")
+        if attack in _ATTACKS:
+            return _attack(metric, attack)
+    for prefix, group in _SETS.items():
+        measure = metric.removeprefix(prefix + "_")
+        if metric.startswith(prefix + "_") and measure in _MEASURES:
+            return _measure(metric, prefix, group, measure)
+    return Description(metric, metric.replace("_", " "), "Other", "none", "share", "")
+
+
+def _attack(metric: str, attack: str) -> Description:
+    return Description(
+        metric,
+        f"{attack.replace('_plus_plus', '++').replace('_', '-')} attack (AUC)",
+        "Membership inference",
+        "reference",
+        "share",
+        f"Guesses from {_ATTACKS[attack]} whether a row was trained on. Area under the ROC curve, forget rows "
+        "against hold-out "
+        "rows: 1 means that forget rows are always picked out as trained on, 0 that they always look less familiar "
+        "than "
+        "unseen rows. The gold model's value is the aim; it is 0.5 only if the two sets are alike.",
+        "Bootstrap over forget rows and hold-out rows.",
+    )
+
+
+def _measure(metric: str, prefix: str, group: str, measure: str) -> Description:
+    label, definition, on_forget, elsewhere = _MEASURES[measure]
+    if measure == "truth_ratio":
+        definition += (
+            " Reported as the mean of min(R, 1/R): near 1, right and wrong are equally likely."
+            if prefix in ("forget", "holdout")
+            else " Reported as the mean of max(0, 1 − R): near 1, the right answer is far likelier than the wrong ones."
+        )
+    if measure == "probability" and prefix in ("real_authors", "world_facts"):
+        definition = (
+            "Probability of the right answer among the right and the wrong ones offered: P ÷ (P + sum of the wrong "
+            "ones' P), "
+            "each per token."
+        )
+    better = on_forget if prefix == "forget" else "none" if prefix == "holdout" else elsewhere
+    return Description(metric, f"{group.removesuffix(' set')} {label}", group, better, "share", definition)

@@ -1,0 +1,108 @@
+"""Declaring a study: its parts, each a function from a seed to measurements and one from measurements to claims."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from demur.registry import Registry
+from demur.studies.results import Claim
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["NotMeasured", "Part", "Progress", "studies", "study"]
+
+studies = Registry("study", group="demur.studies", builtins={"npo": "demur.studies.npo"})
+"""Every study; its facts are `paper` (arXiv id) and `parts` (list of `Part`)."""
+
+
+class NotMeasured(Exception):
+    """Raised by a part that cannot be measured here; the message says what is missing."""
+
+
+class Progress(Protocol):
+    """How a part says how far it is."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """`done` of `total` steps are done; `note` names the step under way."""
+
+
+Measure = Callable[[int, Progress], Mapping[str, float]]
+Claims = Callable[["pd.DataFrame"], Iterable[Claim]]
+
+
+class Part:
+    """One setting of a study.
+
+    Args:
+        name: its name within the study.
+        measure: `(seed, progress) -> {name: value}`; every value is a finite number.
+        seeds: seeds it is measured on unless others are asked for.
+        minutes: what one seed takes on one core, roughly.
+        parts: the parts of the study so far; this one is appended.
+    """
+
+    def __init__(self, name: str, measure: Measure, seeds: Sequence[int], minutes: float, parts: list[Part]) -> None:
+        self.name, self.measure, self.seeds, self.minutes, self._parts = name, measure, list(seeds), minutes, parts
+        self._claims: Claims | None = None
+        parts.append(self)
+        functools.update_wrapper(self, measure)
+
+    def __call__(self, seed: int, progress: Progress = lambda done, total, note="": None) -> dict[str, float]:
+        """Measure one seed."""
+        return {name: float(value) for name, value in self.measure(seed, progress).items()}
+
+    @property
+    def summary(self) -> str:
+        """The first line of the measuring function's docstring."""
+        return (inspect.getdoc(self.measure) or self.name).partition("\n")[0]
+
+    def claims(self, function: Claims) -> Claims:
+        """Decorator: `function` turns the measurements (a row a seed, a column a name) into claims."""
+        self._claims = function
+        return function
+
+    def part(self, name: str, *, minutes: float, seeds: Sequence[int] = (1, 2, 3)) -> Callable[[Measure], Part]:
+        """Decorator that adds another setting to the same study."""
+        return lambda measure: Part(name, measure, seeds, minutes, self._parts)
+
+    def check(self, measurements: Mapping[int, Mapping[str, float]]) -> list[Claim]:
+        """The claims about `measurements`, seed → name → value.
+
+        Raises:
+            TypeError: the part declares no claims.
+        """
+        import pandas as pd
+
+        if self._claims is None:
+            raise TypeError(f"part {self.name!r} declares no claims: decorate a function with its .claims")
+        rows = {seed: dict(row) for seed, row in sorted(measurements.items())}
+        return list(self._claims(pd.DataFrame.from_dict(rows, orient="index")))
+
+
+def study(
+    slug: str, *, paper: str, minutes: float, seeds: Sequence[int] = (1, 2, 3), part: str = "main"
+) -> Callable[[Measure], Part]:
+    """Decorator that registers a study under a paper's slug; the decorated function measures its first part.
+
+    The function takes `(seed, progress)` and returns named numbers. Decorate a second function with its `.claims`,
+    and further settings with its `.part(...)`. Whatever a part cannot be measured without, it asks for first and
+    raises `NotMeasured` where it is absent.
+
+    Args:
+        slug: the paper's slug in the catalogue.
+        paper: its arXiv id.
+        minutes: what one seed takes on one core, roughly.
+        seeds: seeds it is measured on unless others are asked for.
+        part: name of this setting.
+    """
+
+    def declare(measure: Measure) -> Part:
+        parts: list[Part] = []
+        studies.register(slug, paper=paper, parts=parts)(measure)
+        return Part(part, measure, seeds, minutes, parts)
+
+    return declare

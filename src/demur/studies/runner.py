@@ -1,0 +1,281 @@
+"""Running studies: one process a seed, each seed's measurements on disk as soon as they exist."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from demur.errors import UsageError
+from demur.files import cache_dir, write_json
+from demur.studies.registry import NotMeasured, Part, studies
+from demur.studies.results import PartResult, StudyResult
+
+__all__ = ["Event", "Task", "code_hash", "run_studies"]
+
+_ROOMS = Path(__file__).parents[1]
+_VERSIONED = ("demur", "numpy", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One seed of one part of a study, and the file that its measurements go to."""
+
+    study: str
+    module: str
+    part: str
+    seed: int
+    code: str
+    file: Path
+
+    @property
+    def label(self) -> str:
+        """How the task is called in messages."""
+        return f"{self.study} {self.part} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the runner tells its watcher.
+
+    `kind` is "found" (measured before), "started", "progress", "done", "not measured" or "failed".
+    """
+
+    task: Task
+    kind: str
+    done: float = 0.0
+    total: float = 1.0
+    note: str = ""
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _imported_files(source: str) -> Iterable[Path]:
+    for node in ast.walk(ast.parse(source)):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            top, *rest = name.split(".")
+            if top != "demur" or not rest:
+                continue
+            room = _ROOMS / rest[0]
+            if rest[0] == "studies":  # studies do not depend on each other, so other studies' files do not matter
+                yield room.joinpath(*rest[1:]).with_suffix(".py")
+            elif room.is_dir():
+                yield from room.rglob("*.py")
+            else:
+                yield room.with_suffix(".py")
+
+
+def code_hash(module: str) -> str:
+    """Hash of what a study's numbers depend on: its file, every room it imports, and the versions of torch and so on.
+
+    Args:
+        module: the study's module.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UsageError(f"the study's module {module} has no source file")
+    pending, sources = [Path(spec.origin)], dict[Path, str]()
+    while pending:
+        file = pending.pop()
+        if file in sources or not file.is_file():
+            continue
+        sources[file] = file.read_text(encoding="utf-8")
+        pending.extend(_imported_files(sources[file]))
+    digest = hashlib.sha256(json.dumps({k: v for k, v in _versions().items() if k != "demur"}).encode())
+    for content in sorted(hashlib.sha256(text.encode()).hexdigest() for text in sources.values()):
+        digest.update(content.encode())
+    return digest.hexdigest()[:16]
+
+
+def _find_part(study: str, name: str) -> Part:
+    return next(part for part in studies.get(study).facts["parts"] if part.name == name)
+
+
+def _work(task: Task, threads: int, channel: Connection) -> None:
+    """Measure one seed in a process of its own; the parent learns of it through `channel`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its workers
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch is imported, which happens below
+        os.environ[variable] = str(threads)
+    last = 0.0
+
+    def progress(done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            channel.send(("progress", done, total, note))
+
+    try:
+        importlib.import_module(task.module)
+        began = time.monotonic()
+        measurements = _find_part(task.study, task.part)(task.seed, progress)
+        record = {"code": task.code, "seconds": round(time.monotonic() - began, 2), "measurements": measurements}
+        write_json(task.file, record)
+        channel.send(("done", 1, 1, ""))
+    except NotMeasured as reason:
+        channel.send(("not measured", 0, 1, str(reason)))
+    except Exception as error:
+        where = task.file.with_suffix(".error.txt")
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(traceback.format_exc(), encoding="utf-8")
+        channel.send(("failed", 0, 1, f"{type(error).__name__}: {error} (traceback in {where})"))
+    finally:
+        channel.close()
+
+
+def _run(tasks: Sequence[Task], jobs: int, threads: int, watch: Callable[[Event], None]) -> dict[Task, Event]:
+    """Run every task in a process of its own, `jobs` at a time; the last event of each."""
+    context = multiprocessing.get_context("spawn")
+    waiting, ends = deque(tasks), dict[Task, Event]()
+    running: dict[Any, tuple[Task, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task = waiting.popleft()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(task, threads, theirs), name=task.label)
+                running[ours] = (task, process)
+                process.start()
+                theirs.close()
+                watch(Event(task, "started"))
+            for channel in wait(list(running)):
+                task, process = running[channel]
+                try:
+                    event = Event(task, *channel.recv())
+                except EOFError:
+                    process.join()
+                    del running[channel]
+                    if task in ends:
+                        continue
+                    event = Event(task, "failed", note=f"its process ended with exit code {process.exitcode}")
+                if event.kind != "progress":
+                    ends[task] = event
+                watch(event)
+    finally:
+        for _, process in running.values():
+            if process.pid is not None:
+                process.terminate()
+                process.join()
+    return ends
+
+
+def _stored(task: Task) -> dict[str, Any] | None:
+    try:
+        record = json.loads(task.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if record.get("code") == task.code else None
+
+
+def _part_result(part: Part, tasks: Sequence[Task], ends: dict[Task, Event]) -> PartResult:
+    records = {task.seed: record for task in tasks if (record := _stored(task)) is not None}
+    result = PartResult(
+        name=part.name,
+        summary=part.summary,
+        seeds=[task.seed for task in tasks],
+        seconds={seed: record["seconds"] for seed, record in records.items()},
+        measurements={seed: record["measurements"] for seed, record in records.items()},
+    )
+    missing = [ends[task] for task in tasks if task.seed not in records]
+    failures = [event for event in missing if event.kind != "not measured"]
+    if failures:
+        problem = "; ".join(f"seed {event.task.seed}: {event.note}" for event in failures)
+        return result.model_copy(update={"problem": problem, "failed": True})
+    if missing:
+        return result.model_copy(update={"problem": missing[0].note})
+    try:
+        return result.model_copy(update={"claims": part.check(result.measurements)})
+    except Exception as error:
+        return result.model_copy(update={"problem": f"its claims: {type(error).__name__}: {error}", "failed": True})
+
+
+def run_studies(
+    slugs: Sequence[str],
+    *,
+    seeds: Sequence[int] | None = None,
+    jobs: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    watch: Callable[[Event], None] = lambda event: None,
+) -> list[StudyResult]:
+    """Run studies; seeds that the same code has measured before are read from disk.
+
+    Args:
+        slugs: which studies.
+        seeds: seeds for every part; each part's own by default.
+        jobs: processes at a time; by default one per core, and no more than there are seeds to measure. The cores
+            are divided among them.
+        out: folder for the measurements; by default in the cache, by study and code hash.
+        watch: told of every event.
+
+    Returns:
+        One result a study, in the order asked for. Failures are in them, not raised.
+
+    Raises:
+        UsageError: a study is unknown, `jobs` is not positive, or there are no seeds.
+    """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, not {jobs}")
+    if seeds is not None and not seeds:
+        raise UsageError("at least one seed is needed")
+    plan: list[tuple[str, str, Part, list[Task]]] = []
+    for slug in dict.fromkeys(slugs):
+        component = studies.get(slug)
+        module = component.function.__module__
+        code = code_hash(module)
+        folder = Path(out) / slug if out is not None else cache_dir() / "studies" / slug / code
+        for part in component.facts["parts"]:
+            wanted = dict.fromkeys(seeds if seeds is not None else part.seeds)
+            files = {seed: folder / part.name / f"seed-{seed}.json" for seed in wanted}
+            tasks = [Task(slug, module, part.name, seed, code, file) for seed, file in files.items()]
+            plan.append((slug, code, part, tasks))
+    open_tasks = []
+    for task in (task for *_, tasks in plan for task in tasks):
+        if _stored(task) is None:
+            open_tasks.append(task)
+        else:
+            watch(Event(task, "found"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = max(1, min(jobs or cores, len(open_tasks)))
+    ends = _run(open_tasks, jobs, max(1, cores // jobs), watch)
+    results: dict[str, StudyResult] = {}
+    for slug, code, part, tasks in plan:
+        found = _part_result(part, tasks, ends)
+        if slug in results:
+            results[slug].parts.append(found)
+        else:
+            paper = studies.get(slug).facts["paper"]
+            results[slug] = StudyResult(study=slug, paper=paper, code=code, versions=_versions(), parts=[found])
+    return list(results.values())

@@ -1,0 +1,20 @@
+"""One trainer for every objective: full weights or LoRA, cached references, exact resume."""
+
+from demur.lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "ForgetSettings": "settings",
+        "Objective": "objective",
+        "ObjectiveTrainer": "trainer",
+        "Plan": "plan",
+        "ReferenceScores": "references",
+        "TrainSettings": "settings",
+        "forget": "run",
+        "paired_plan": "plan",
+        "progress_bar": "progress",
+        "score_reference": "references",
+        "train": "run",
+    },
+)

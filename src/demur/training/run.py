@@ -1,0 +1,314 @@
+"""Training runs: from settings to a run folder, resumable at any point."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from datasets import Dataset
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+import demur
+from demur.data.abstentions import ABSTENTIONS
+from demur.data.collate import Encoded
+from demur.data.readers import read_lines, read_rows
+from demur.data.rows import question_answer, rows_hash
+from demur.data.splits import require_disjoint
+from demur.errors import DemurError, UsageError
+from demur.files import atomic_directory
+from demur.models.chat import encode
+from demur.models.language_model import LanguageModel, load_model
+from demur.runs import RunFolder
+from demur.training.objective import Objective
+from demur.training.plan import Plan, paired_plan
+from demur.training.progress import TrainingProgress
+from demur.training.references import ReferenceScores, score_reference
+from demur.training.settings import ForgetSettings, TrainSettings
+from demur.training.trainer import EpochCallback, ObjectiveTrainer, last_checkpoint
+
+__all__ = ["forget", "train"]
+
+OnEpoch = Callable[[LanguageModel, int], None]
+
+
+def forget(settings: ForgetSettings, out: str | Path, on_epoch: OnEpoch | None = None) -> RunFolder:
+    """Make a model forget some rows and keep others; everything lands in a run folder.
+
+    A folder that the same settings made before is taken up where it stopped: a finished run is returned as it is, a
+    killed one resumes from its last checkpoint and ends with the same weights as one that was never stopped.
+
+    Args:
+        settings: what to forget, from what, and how.
+        out: the run folder.
+        on_epoch: called with the model and the number of epochs done, after each; must leave the model as it is.
+
+    Returns:
+        The run folder; its `model/` loads with transformers or peft.
+
+    Raises:
+        UsageError: the settings, the data or the model are not fit for use; nothing has been written then.
+        DemurError: training failed; the run folder keeps its last good checkpoint.
+    """
+    objective = Objective.make(
+        settings.objective,
+        settings.objective_options,
+        settings.retain_objective,
+        settings.forget_weight,
+        settings.retain_weight,
+    )
+    rows = {"forget": read_rows(settings.forget)}
+    if settings.retain is not None:
+        rows["retain"] = read_rows(settings.retain)
+        require_disjoint(rows["forget"], rows["retain"], allow_overlap=settings.allow_overlap)
+    for role in objective.roles:
+        if role not in rows and role != "alternate":
+            raise UsageError(
+                f"objective {settings.objective!r} needs {role} rows: pass --{role}"
+                if role == "retain"
+                else f"objective {settings.objective!r} works on {role} rows, not on a forget set: choose another"
+            )
+
+    def plan(lm: LanguageModel) -> Plan:
+        tables = {role: _encode(lm, rows[role]) for role in objective.roles if role != "alternate"}
+        others = {role: t for role, t in tables.items() if role != settings.anchor}
+        if settings.anchor not in tables:
+            raise UsageError(f"--anchor {settings.anchor} needs an objective that uses {settings.anchor} rows")
+        maker = None
+        if "alternate" in objective.roles:
+            answers = ABSTENTIONS if settings.alternates is None else read_lines(settings.alternates)
+            maker = _alternate_maker(lm, rows["forget"], answers, settings.seed)
+        anchored = {settings.anchor: tables[settings.anchor]}
+        return paired_plan(anchored, others, epochs=settings.epochs, seed=settings.seed, alternates=maker)
+
+    return _run("forget", settings, Path(out), objective, rows, plan, on_epoch)
+
+
+def train(settings: TrainSettings, out: str | Path, on_epoch: OnEpoch | None = None) -> RunFolder:
+    """Fine-tune a model on rows, for instance to make the gold reference that never saw the forget set.
+
+    Args:
+        settings: the model, the rows and the objective.
+        out: the run folder.
+        on_epoch: as for `forget`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError, DemurError: as for `forget`.
+    """
+    objective = Objective.make(settings.objective, settings.objective_options)
+    data = read_rows(settings.data)
+    if objective.roles not in (("examples",), ("chosen", "rejected")):
+        raise UsageError(f"objective {settings.objective!r} trains on {', '.join(objective.roles)} rows: use forget")
+
+    def plan(lm: LanguageModel) -> Plan:
+        if objective.roles == ("examples",):
+            tables = {"examples": _encode(lm, data)}
+        else:
+            missing = {"chosen", "rejected", "prompt"} - set(data.column_names)
+            if missing:
+                raise UsageError(f"{settings.data} lacks the columns {', '.join(sorted(missing))}")
+            ids = [str(i) for i in data["id"]]
+            tables = {r: encode(lm, list(data["prompt"]), list(data[r]), ids) for r in objective.roles}
+        return paired_plan(tables, {}, epochs=settings.epochs, seed=settings.seed)
+
+    return _run("train", settings, Path(out), objective, {"data": data}, plan, on_epoch)
+
+
+def _encode(lm: LanguageModel, rows: Dataset) -> list[Encoded]:
+    return encode(lm, *question_answer(rows), [str(i) for i in rows["id"]])
+
+
+def _alternate_maker(
+    lm: LanguageModel, rows: Dataset, answers: Sequence[str], seed: int
+) -> Callable[[NDArray[np.int64]], tuple[list[Encoded], NDArray[np.int64]]]:
+    """For every visit of a forget row an answer drawn anew; only the pairs that occur are encoded."""
+
+    def make(order: NDArray[np.int64]) -> tuple[list[Encoded], NDArray[np.int64]]:
+        draws = np.random.default_rng([seed, 1]).integers(len(answers), size=order.shape)
+        pairs, place = np.unique(order * len(answers) + draws, return_inverse=True)
+        forget, drawn = np.divmod(pairs, len(answers))
+        prompts, _ = question_answer(rows)
+        ids = list(rows["id"])
+        table = encode(
+            lm,
+            [prompts[i] for i in forget],
+            [answers[j] for j in drawn],
+            [f"{ids[i]}+alternate {j}" for i, j in zip(forget, drawn, strict=True)],
+        )
+        return table, place.reshape(order.shape).astype(np.int64)
+
+    return make
+
+
+def _run(
+    command: str,
+    settings: ForgetSettings | TrainSettings,
+    out: Path,
+    objective: Objective,
+    rows: dict[str, Dataset],
+    make_plan: Callable[[LanguageModel], Plan],
+    on_epoch: OnEpoch | None,
+) -> RunFolder:
+    config = {"command": command, **settings.model_dump()}
+    if (out / "config.yaml").exists():
+        run = RunFolder.create(out, config)
+        if run.state.get("status") == "complete":
+            return run
+    transformers.set_seed(settings.seed)
+    lm = load_model(
+        settings.model,
+        template=settings.template,
+        device=settings.device,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    plan = make_plan(lm)
+    before = lm.weights_hash()
+    if settings.lora:
+        lm.model = _with_adapters(lm, settings)
+    elif settings.reference == "adapter":
+        raise UsageError("reference 'adapter' switches a LoRA adapter off: pass --lora RANK, or use 'cached'")
+    run = RunFolder.create(out, config)
+    run.update_state(
+        status="running",
+        demur=demur.__version__,
+        hashes={"data": {role: rows_hash(r) for role, r in rows.items()}, "weights": {"before": before}},
+    )
+    started = time.monotonic()
+    try:
+        references = _references(lm, objective, plan, settings, before)
+        _fit(lm, objective, plan, references, settings, run, on_epoch)
+        with atomic_directory(run.model_path) as folder:
+            lm.save(folder)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        _note_failure(run, status, error)
+        if _disk_full(error):
+            raise DemurError(f"the disk is full: free some space and run the same command again ({out})") from error
+        raise
+    hashes = run.state["hashes"]
+    hashes["weights"]["after"] = lm.weights_hash()
+    run.log("trained", seconds=round(time.monotonic() - started, 2))
+    run.update_state(status="complete", hashes=hashes, template=lm.template, seconds=time.monotonic() - started)
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return run
+
+
+def _with_adapters(lm: LanguageModel, settings: ForgetSettings | TrainSettings) -> Any:
+    import peft
+
+    targets = settings.lora_targets
+    config = peft.LoraConfig(
+        r=settings.lora,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora,
+        target_modules=targets if targets == "all-linear" else targets.split(","),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        model = peft.get_peft_model(lm.model, config)
+    except ValueError as error:
+        raise UsageError(f"--lora-targets {targets} does not fit {lm.name}: {error}") from error
+    if lm.path is not None:
+        model.peft_config["default"].base_model_name_or_path = str(lm.path.resolve())
+    return model
+
+
+def _references(
+    lm: LanguageModel, objective: Objective, plan: Plan, settings: ForgetSettings | TrainSettings, weights: str
+) -> dict[str, ReferenceScores] | None:
+    if settings.reference == "adapter":
+        return None
+    return {
+        role: score_reference(
+            lm,
+            plan.tables[role],
+            plan.used(role),
+            hidden=role == "retain",
+            bf16=settings.bf16,
+            batch_size=2 * settings.batch_size,
+            weights_hash=weights,
+        )
+        for role in objective.reference_roles
+    }
+
+
+def _fit(
+    lm: LanguageModel,
+    objective: Objective,
+    plan: Plan,
+    references: dict[str, ReferenceScores] | None,
+    settings: ForgetSettings | TrainSettings,
+    run: RunFolder,
+    on_epoch: OnEpoch | None,
+) -> None:
+    checkpoints = run.path / "checkpoints"
+    steps = -(-plan.items // (settings.batch_size * settings.accumulate)) * settings.epochs
+    arguments = transformers.TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        warmup_steps=round(settings.warmup * steps),
+        lr_scheduler_type=settings.schedule,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        seed=settings.seed,
+        save_strategy="steps" if settings.save_steps else "epoch",
+        save_steps=settings.save_steps or 500,
+        save_total_limit=2,
+        logging_steps=max(1, steps // 100),
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=lm.device.type == "cpu",
+    )
+    # Several visible GPUs without a launcher would make the trainer replicate the model and split batches of dicts.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    bar = TrainingProgress(f"{settings.objective} on {lm.name}")
+    callbacks: list[transformers.TrainerCallback] = [bar, _LogToRun(run)]
+    if on_epoch is not None:
+        callbacks.append(EpochCallback(lambda epoch: on_epoch(lm, epoch)))
+    trainer = ObjectiveTrainer(lm, objective, plan, references, arguments, callbacks)
+    trainer.remove_callback(transformers.PrinterCallback)
+    resumed = last_checkpoint(checkpoints)
+    if resumed is not None:
+        run.log("resumed", checkpoint=resumed.name)
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    finally:
+        bar.stop()
+    lm.model.eval()
+
+
+class _LogToRun(transformers.TrainerCallback):
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and state.is_world_process_zero:
+            self.run.log("step", step=state.global_step, **logs)
+
+
+def _note_failure(run: RunFolder, status: str, error: BaseException) -> None:
+    """Say in the folder how the run ended; a full disk may refuse even that."""
+    try:
+        run.update_state(status=status)
+        run.log(status, reason=str(error) or type(error).__name__)
+    except OSError:
+        return
+
+
+def _disk_full(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return full or (isinstance(error, SafetensorError | RuntimeError) and "No space left" in str(error))

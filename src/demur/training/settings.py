@@ -1,0 +1,91 @@
+"""The settings of a training run: the same names in Python, in recipe files and on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from demur.errors import UsageError
+
+__all__ = ["ForgetSettings", "TrainSettings"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="folder, hub name or lab model to change")
+    template: Literal["auto", "chat", "plain"] = Field("auto", description="how prompts are shown to the model")
+    learning_rate: float = Field(1e-5, gt=0, description="peak learning rate")
+    epochs: int = Field(5, ge=1, description="passes over the anchor set")
+    batch_size: int = Field(8, ge=1, description="anchor rows in one forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes in one optimizer step")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
+    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="the rate's course after warm-up")
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    lora: int = Field(0, ge=0, description="rank of low-rank adapters; 0 trains all weights")
+    lora_alpha: float | None = Field(None, gt=0, description="adapter scale; twice the rank by default")
+    lora_targets: str = Field("all-linear", description="modules to adapt, comma-separated, or all-linear")
+    reference: Literal["cached", "adapter"] = Field(
+        "cached", description="reference scores: computed once and kept, or from the weights with the adapter off"
+    )
+    bf16: bool = Field(False, description="compute in bfloat16, keep weights as they are")
+    dtype: str = Field("auto", description="type to load the weights in")
+    device: str = Field("auto")
+    seed: int = Field(0, ge=0)
+    save_steps: int = Field(0, ge=0, description="optimizer steps between checkpoints; 0 saves after every epoch")
+    trust_remote_code: bool = Field(False, description="run model code that comes with the checkpoint")
+
+    @classmethod
+    def make(cls, recipe: str | Path | None = None, **given: Any) -> Self:
+        """Settings from a recipe file, overridden by those given here; None counts as not given.
+
+        Raises:
+            UsageError: the recipe cannot be read, or a setting is unknown, missing or out of range.
+        """
+        values: dict[str, Any] = {}
+        if recipe is not None:
+            try:
+                values = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+            except (OSError, yaml.YAMLError) as error:
+                raise UsageError(f"cannot read the recipe {recipe}: {error}") from error
+            if not isinstance(values, dict):
+                raise UsageError(f"the recipe {recipe} is not a list of settings and their values")
+            values.pop("command", None)
+        values.update({k: v for k, v in given.items() if v is not None})
+        try:
+            return cls(**values)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise UsageError(f"setting {name!r}: {first['msg']}") from None
+
+
+class TrainSettings(_Settings):
+    """Settings of `demur train`."""
+
+    data: str = Field(description="rows to learn")
+    objective: str = Field("sft", description="loss on the rows")
+    objective_options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ForgetSettings(_Settings):
+    """Settings of `demur forget`."""
+
+    forget: str = Field(description="rows to forget")
+    retain: str | None = Field(None, description="rows to keep")
+    holdout: str | None = Field(None, description="rows never trained on, for membership inference in audits")
+    objective: str = Field("npo", description="loss on the forget rows")
+    objective_options: dict[str, Any] = Field(default_factory=dict)
+    retain_objective: str | None = Field(
+        None, description="loss on the retain rows: a name, 'none', or the one that the objective's paper adds"
+    )
+    forget_weight: float | None = Field(None, ge=0, description="weight of the forget loss; the method's own if unset")
+    retain_weight: float | None = Field(None, ge=0, description="weight of the retain loss; the method's own if unset")
+    alternates: str | None = Field(None, description="text file of answers to give instead, a line each")
+    anchor: Literal["forget", "retain"] = Field("forget", description="the set that an epoch goes through once")
+    allow_overlap: bool = Field(False, description="accept forget rows that are also retain rows")

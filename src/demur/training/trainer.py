@@ -1,0 +1,178 @@
+"""One trainer for every objective: transformers.Trainer with joint forward passes and stored references."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from demur.data.collate import Batch, collate
+from demur.errors import DemurError
+from demur.models.language_model import LanguageModel
+from demur.models.scored import joint_score
+from demur.training.objective import Objective
+from demur.training.plan import EpochSampler, Plan, PlannedRows
+from demur.training.references import ReferenceScores
+
+__all__ = ["EpochCallback", "ObjectiveTrainer", "last_checkpoint"]
+
+_COMPLETE = "complete"
+
+
+class ObjectiveTrainer(Trainer):
+    """Trains a language model on an objective.
+
+    Args:
+        lm: the model, changed in place.
+        objective: what to minimise.
+        plan: which rows meet in which step.
+        references: the reference's scores by role; None takes them from the weights with the adapter off.
+        args: transformers' own settings.
+        callbacks: transformers' own.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        objective: Objective,
+        plan: Plan,
+        references: Mapping[str, ReferenceScores] | None,
+        args: TrainingArguments,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.lm, self.objective, self.plan, self.references = lm, objective, plan, references
+        self._parts: dict[str, float] = {}
+        super().__init__(
+            model=lm.model,
+            args=args,
+            train_dataset=PlannedRows(plan),
+            data_collator=self._collate,
+            processing_class=lm.tokenizer,
+            callbacks=[*(callbacks or []), _MarkComplete()],
+        )
+        self.loss_is_scaled_for_ga = False
+
+    def _collate(self, items: list[dict[str, int]]) -> dict[str, Any]:
+        """Batches and stored references by role, with the weight of this forward pass in its optimizer step."""
+        batches, stored = {}, {}
+        for role in self.objective.roles:
+            rows = [item[role] for item in items]
+            batches[role] = collate([self.plan.tables[role][r] for r in rows], self.lm.pad_id)
+            if self.references is not None and role in self.references:
+                stored[role] = self.references[role].batch(rows, batches[role])
+        return {"batches": batches, "references": stored, "weight": 1.0}
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Items in the plan's order; sharding over processes is accelerate's."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            sampler=EpochSampler(self.plan),
+            collate_fn=self._collate,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """The forward passes of one optimizer step, weighted so that their sum is the loss of the whole step.
+
+        Means over sequences are weighted by the passes' sizes; means over tokens divide by the step's tokens.
+        """
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not samples:
+            return samples, items
+        roles = list(samples[0]["batches"])
+        counts = [[len(s["batches"][roles[0]]), *(s["batches"][r].label_tokens for r in roles)] for s in samples]
+        totals = torch.tensor(counts, dtype=torch.float64).mean(0).to(torch.float32).to(device)
+        means = self.accelerator.reduce(totals, "mean").tolist()
+        for sample, (size, *_) in zip(samples, counts, strict=True):
+            sample["weight"] = size / means[0]
+            for role, tokens in zip(roles, means[1:], strict=True):
+                batch: Batch = sample["batches"][role]
+                sample["batches"][role] = Batch(
+                    batch.input_ids, batch.attention_mask, batch.labels, batch.ids, tokens * sample["weight"]
+                )
+        return samples, items
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """One joint forward pass over all roles, then the objective.
+
+        Raises:
+            DemurError: the loss is not a finite number; the message names the rows of the batch.
+        """
+        batches = inputs["batches"]
+        references = inputs["references"]
+        if self.references is None and self.objective.reference_roles:
+            references = self._adapter_off_references(model, batches)
+        scored = joint_score(model, batches, references, self.lm.pad_id)
+        loss, parts = self.objective(scored)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            rows = "; ".join(f"{role} rows {', '.join(b.ids)}" for role, b in batches.items())
+            raise DemurError(
+                f"the loss became {value} in step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}): "
+                f"{rows}. The last good checkpoint is kept; lower the learning rate or run with a smaller weight."
+            )
+        self._parts = {name: float(part) for name, part in parts.items()}
+        loss = loss * inputs["weight"]
+        return (loss, scored) if return_outputs else loss
+
+    @torch.no_grad()
+    def _adapter_off_references(self, model: Any, batches: Mapping[str, Batch]) -> dict[str, Any]:
+        inner = model.module if hasattr(model, "module") else model
+        was_training = inner.training
+        inner.eval()
+        with inner.disable_adapter():
+            wanted = {role: batches[role] for role in self.objective.reference_roles}
+            scored = joint_score(inner, wanted, {}, self.lm.pad_id)
+            for one in scored.values():
+                _ = one.token_logps
+        inner.train(was_training)
+        return scored
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the parts of the objective to what is logged."""
+        super().log({**logs, **self._parts} if "loss" in logs else logs, *args, **kwargs)
+
+
+class _MarkComplete(TrainerCallback):
+    """A checkpoint counts only once all of it is on disk."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a folder; what a killed run left half-written is removed."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*") if folder.is_dir() else ():
+        if (checkpoint / _COMPLETE).exists():
+            whole.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return max(whole, key=lambda c: int(c.name.split("-")[1]), default=None)
+
+
+class EpochCallback(TrainerCallback):
+    """Calls a function after every epoch, without touching the run's random state.
+
+    Args:
+        function: takes the number of epochs done.
+    """
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self.function = function
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        with torch.random.fork_rng():
+            self.function(round(state.epoch or 0))
