@@ -5,6 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
+settings.register_profile("demur", deadline=None)
+settings.load_profile("demur")
 
 SHARED = Path(os.environ.get("DEMUR_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
@@ -20,3 +26,11 @@ def shared_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Workers share the cores; more threads than cores only makes tiny models slower."""
+    import torch
+
+    torch.set_num_threads(1)

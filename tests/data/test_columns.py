@@ -66,6 +66,11 @@ def test_objects_with_different_keys_do_not_gain_each_others_keys() -> None:
     assert list(dataset_from_rows(rows)) == rows
 
 
+def test_names_that_arrow_cannot_hold_survive_within_an_object() -> None:
+    rows = [{"meta": {"a\0b": "x"}}]
+    assert list(dataset_from_rows(rows)) == rows
+
+
 def test_whole_numbers_beyond_what_a_float_holds_are_not_rounded() -> None:
     rows = [{"x": 2**53 + 1}, {"x": 0.5}]
     assert [row["x"] for row in dataset_from_rows(rows)] == [2**53 + 1, 0.5]

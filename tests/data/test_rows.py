@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demur.data import Example, TofuRow, dataset_from_rows, question_answer, rows_hash
@@ -128,6 +128,7 @@ def test_rows_hash_is_the_sha256_of_the_canonical_json_lines() -> None:
     assert rows_hash(rows) == expected
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=2, max_size=6, unique=True), st.randoms())
 def test_rows_hash_sees_order_and_content_but_not_ids_or_column_order(
     pairs: list[tuple[str, str]], random: Any

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demur.data import dataset_from_rows, find_overlap, require_disjoint
@@ -19,6 +19,7 @@ def rows(pairs: list[tuple[str, str]], prefix: str = "") -> Dataset:
     return dataset_from_rows([{"id": f"{prefix}{i}", "question": q, "answer": a} for i, (q, a) in enumerate(pairs)])
 
 
+@settings(max_examples=40)
 @given(PAIRS, PAIRS)
 def test_overlap_is_symmetric_and_equals_brute_force(one: list[tuple[str, str]], two: list[tuple[str, str]]) -> None:
     expected = {
@@ -33,6 +34,7 @@ def test_overlap_is_symmetric_and_equals_brute_force(one: list[tuple[str, str]],
     assert {(b, a) for a, b in find_overlap(rows(two, "r"), rows(one, "f"))} == expected
 
 
+@settings(max_examples=40)
 @given(PAIRS)
 def test_every_row_overlaps_with_itself(pairs: list[tuple[str, str]]) -> None:
     assert {(str(i), str(i)) for i in range(len(pairs))} <= set(find_overlap(rows(pairs), rows(pairs)))
@@ -59,6 +61,11 @@ def test_shared_rows_are_refused_with_at_most_five_named() -> None:
         require_disjoint(rows(pairs, "f"), rows([("z", "z"), *pairs], "r"))
     assert re.findall(r"(f\d) \(retain (r\d)\)", str(caught.value)) == [(f"f{i}", f"r{i + 1}") for i in range(5)]
     assert "--allow-overlap" in str(caught.value)
+
+
+def test_a_forget_row_is_named_once_with_the_first_retain_row_that_equals_it() -> None:
+    with pytest.raises(UsageError, match=r"1 of 2 forget rows are also retain rows: id f1 \(retain r0\); take"):
+        require_disjoint(rows([("p", "a"), ("q", "a")], "f"), rows([("q", "a"), ("q", "a")], "r"))
 
 
 def test_shared_rows_pass_when_allowed_and_disjoint_sets_always_pass() -> None:

@@ -245,6 +245,33 @@ def test_gradient_checkpointing_records_each_pass_once(llama: PreTrainedModel, r
     assert [len(activations.passes(layer)) for layer in activations] == [1, 1]
 
 
+def test_a_layer_computed_again_outside_a_forward_pass_is_not_recorded() -> None:
+    model = ARCHITECTURES["gpt2"]()
+    with record(model) as activations:
+        model(input_ids=IDS)
+        decoder_layers(model)[0](torch.zeros(1, 3, 32))
+    assert [len(activations.passes(layer)) for layer in activations] == [1, 1]
+
+
+def test_layers_that_return_tuples_are_recorded_and_edited() -> None:
+    model = ARCHITECTURES["gpt2"]()
+    with record(model, [0]) as plain:
+        expected = model(input_ids=IDS).logits
+    layer = decoder_layers(model)[0]
+    forward = layer.forward
+    layer.forward = lambda *args, **kwargs: (forward(*args, **kwargs), "extra")
+
+    def unpack(module: nn.Module, args: tuple, output: tuple[Tensor, str]) -> Tensor:
+        assert output[1] == "extra"
+        return output[0]
+
+    shifted = edit(model, [0], lambda hidden, layer: hidden + 1)
+    with record(model, [0]) as activations, shifted, layer.register_forward_hook(unpack):
+        logits = model(input_ids=IDS).logits
+    torch.testing.assert_close(activations[0], plain[0] + 1)
+    assert not torch.allclose(logits, expected)
+
+
 def test_an_edit_replaces_what_later_layers_see(model: PreTrainedModel) -> None:
     shift = torch.linspace(-1, 1, 32)
     with torch.no_grad():

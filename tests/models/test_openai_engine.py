@@ -288,7 +288,7 @@ def test_a_prompt_that_fails_is_counted_and_the_others_are_answered(
     server.answer = lambda request: error(500, "boom") if asked(request) == "b" else chat("yes")
     answers = engine(server, retries=2).generate(["a", "b", "c"])
     assert [g.finish for g in answers] == ["stop", "error", "stop"]
-    assert answers[1].error == "500 Internal Server Error: boom (3 attempts)"
+    assert answers[1].error == "500 Internal Server Error: boom (after 3 attempts)"
     assert [asked(r) for r in server.requests].count("b") == 3
     assert "1 of 3 requests to" in caplog.text and "boom" in caplog.text
 
@@ -314,7 +314,6 @@ def test_other_errors_are_not_tried_again(server: Server, waits: list[float], st
         b'{"choices": []}',
         b'{"choices": [{"message": {"content": 3}}]}',
         b'{"choices": [{"message": null}]}',
-        b'{"error": {"message": "overloaded", "code": 502}}',
     ],
 )
 def test_an_unreadable_answer_is_tried_again_and_then_an_error(server: Server, body: bytes) -> None:
@@ -322,7 +321,14 @@ def test_an_unreadable_answer_is_tried_again_and_then_an_error(server: Server, b
     assert engine(server).generate(["x"]) == [Generation("yes", (), "stop")]
     server.answers(reply(body))
     [answer] = engine(server, retries=1).generate(["x"])
-    assert answer.finish == "error" and str(answer.error).endswith("(2 attempts)")
+    assert answer.finish == "error" and str(answer.error).endswith("(after 2 attempts)")
+
+
+def test_an_error_under_a_good_status_is_tried_again_and_keeps_its_reason(server: Server) -> None:
+    server.answers(error(200, "overloaded"), chat("yes"))
+    assert engine(server).generate(["x"])[0].text == "yes"
+    server.answers(error(200, "overloaded"))
+    assert engine(server, retries=0).generate(["x"])[0].error == "the server reports: overloaded (after 1 attempt)"
 
 
 def test_a_timeout_is_tried_again_and_then_an_error(server: Server) -> None:
@@ -332,7 +338,7 @@ def test_a_timeout_is_tried_again_and_then_an_error(server: Server) -> None:
 
     server.answer = answer
     [answer_] = engine(server, timeout=0.05, retries=1).generate(["x"])
-    assert answer_.error == "no answer within 0.05 s (2 attempts)"
+    assert answer_.error == "no answer within 0.05 s (after 2 attempts)"
     assert len(server.requests) == 2
 
 
@@ -563,6 +569,14 @@ def test_several_threads_may_use_one_engine(server: Server) -> None:
     assert answers == list("ABCDEFGH")
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Ctrl-C as in a terminal, also where the tests run in the background and inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_at(server: Server, prompt: str) -> None:
     """Answer the prompts before `prompt`; there press Ctrl-C and answer no more."""
 
@@ -575,6 +589,7 @@ def interrupt_at(server: Server, prompt: str) -> None:
     server.answer = answer
 
 
+@pytest.mark.usefixtures("sigint")
 @pytest.mark.parametrize("where", ["script", "notebook"])
 def test_ctrl_c_leaves_cleanly_and_keeps_what_was_answered(server: Server, tmp_path: Path, where: str) -> None:
     client = engine(server, concurrency=1, cache=tmp_path / "answers.sqlite")
@@ -709,6 +724,18 @@ def test_a_token_that_spans_prompt_and_response_is_the_responses(server: Server)
     tokens = ["the", " answered", " one"]
     assert score.tokens == 2
     assert score.logp == pytest.approx(token_logp(tokens, 1) + token_logp(tokens, 2))
+
+
+def test_what_the_server_generates_is_not_taken_for_the_response(server: Server) -> None:
+    server.answer = lambda request: scoring_server(request, [])
+    [score] = engine(server).score(["a b"], [" generated text"])
+    assert score.tokens == 2
+
+
+def test_a_response_without_a_log_probability_is_nan(server: Server) -> None:
+    server.answer = lambda request: scoring_server(request, [])
+    [score] = engine(server).score(["a"], ["b c"])  # one token from the text's very start, which nothing precedes
+    assert math.isnan(score.logp) and score.tokens == 0
 
 
 def test_scores_come_from_the_cache(server: Server, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "ATTACKS": "membership",
         "Audit": "estimates",
+        "AuditRequest": "request",
         "Estimate": "estimates",
         "ForgetQuality": "forget_quality",
         "RougeScores": "rouge",
@@ -20,6 +21,7 @@ __all__, __getattr__, __dir__ = attach(
         "TofuReport": "tofu",
         "TofuSamples": "tofu_data",
         "TofuSettings": "tofu_data",
+        "Trajectory": "trajectory",
         "UTILITY_PARTS": "model_utility",
         "Unavailable": "estimates",
         "auc": "membership",
@@ -50,6 +52,7 @@ __all__, __getattr__, __dir__ = attach(
         "rel_diff": "membership",
         "report_tofu": "tofu",
         "rouge_scores": "rouge",
+        "run_tofu": "tofu_run",
         "truth_ratio_scores": "truth_ratio",
         "truth_ratio_summary": "truth_ratio",
         "truth_ratios": "truth_ratio",

@@ -37,7 +37,7 @@ def harmonic_mean(values: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(values, dtype=np.float64)
     if not values.shape[-1] or (values < 0).any():
         raise UsageError("a harmonic mean needs at least one value and none below 0")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return values.shape[-1] / (1.0 / values).sum(axis=-1)
 
 

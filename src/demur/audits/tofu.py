@@ -91,6 +91,10 @@ class TofuReport:
                 out[f"{self.suite.replace('-', '_')}_{name}"] = table[[*_SAMPLE_COLUMNS, *rest]]
         return out
 
+    def named(self, run: str) -> TofuReport:
+        """The same report under a run's name."""
+        return dataclasses.replace(self, results=[dataclasses.replace(r, run=run) for r in self.results])
+
     def save(self, folder: str | Path | RunFolder) -> None:
         """Write results and samples into a run folder, in place of earlier ones of the same role."""
         import pandas as pd

@@ -41,7 +41,7 @@ def _register_truth_ratio(table: str, aggregator: Aggregator, better: Any) -> No
 
 
 for _table, _where in _WORDS.items():
-    _better = "lower" if _table == "forget" else "higher"
+    _better = "reference" if _table == "forget" else "higher"
     _options = _table in ("real_authors", "world_facts")
     _register_mean(
         f"{_table}_probability",
@@ -63,7 +63,7 @@ _register_mean(
     "forget_extraction_strength",
     "forget",
     "extraction_strength",
-    "lower",
+    "reference",
     _OPEN_UNLEARNING,
     "Mean share of a forget answer that the model completes without error from the rest.",
 )
@@ -71,7 +71,7 @@ _register_mean(
     "forget_exact_memorization",
     "forget",
     "exact_memorization",
-    "lower",
+    "reference",
     _OPEN_UNLEARNING,
     "Mean share of a forget answer's tokens that the model ranks first.",
 )
@@ -79,7 +79,7 @@ _register_mean(
     "forget_truth_share",
     "forget",
     "truth_share",
-    "lower",
+    "reference",
     _OPEN_UNLEARNING,
     "Mean share of the true answer's probability against the false answers', forget set.",
 )

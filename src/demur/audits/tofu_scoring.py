@@ -83,11 +83,10 @@ def tofu_samples(
     settings = settings or TofuSettings()
     started = time.perf_counter()
     wanted = [w for name in data.sets for w in _wanted(data, name, settings)]
-    encoded, stats = _score(lm, wanted, settings, progress)
+    names = {name: list(rows["id"]) for name, rows in data.sets.items()}
+    encoded, stats = _score(lm, wanted, names, settings, progress)
     scored = time.perf_counter()
-    tables: dict[str, list[dict[str, Any]]] = {
-        name: [{"id": str(i)} for i in rows["id"]] for name, rows in data.sets.items()
-    }
+    tables: dict[str, list[dict[str, Any]]] = {name: [{"id": str(i)} for i in ids] for name, ids in names.items()}
     answers = []
     for index, (want, values) in enumerate(zip(wanted, stats, strict=True)):
         row = tables[want.table][want.row]
@@ -157,12 +156,16 @@ def _wanted(data: TofuData, name: str, settings: TofuSettings) -> list[_Wanted]:
 
 
 def _score(
-    lm: LanguageModel, wanted: Sequence[_Wanted], settings: TofuSettings, progress: Progress | None
+    lm: LanguageModel,
+    wanted: Sequence[_Wanted],
+    names: dict[str, list[str]],
+    settings: TofuSettings,
+    progress: Progress | None,
 ) -> tuple[list[Encoded], list[TokenStats]]:
     from demur.models import encode, token_stats
 
     prompts, responses = [w.prompt for w in wanted], [w.response for w in wanted]
-    ids = [f"{w.table} {w.row} ({w.kind})" for w in wanted]
+    ids = [f"{names[w.table][w.row]} ({w.kind}, {w.table})" for w in wanted]
     report = _counter(progress, "scoring answers", len(wanted))
     if settings.compat is not None:
         encoded = compat_encode(lm, prompts, responses, ids, settings)

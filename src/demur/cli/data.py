@@ -30,7 +30,7 @@ def check(
     dataset = read_rows(source, required=require or (), split=split)
     typer.echo(f"{source}: {len(dataset)} rows, sha256 {rows_hash(dataset)}")
     for column in dataset.column_names:
-        filled = sum(value is not None for value in dataset[column])
+        filled = sum(value is not None for value in dataset[column][:])
         typer.echo(f"  {column}: {filled} of {len(dataset)} rows have a value")
     typer.echo("first row:")
     typer.echo(json.dumps(dataset[0], ensure_ascii=False, indent=2, default=str))

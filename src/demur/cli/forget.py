@@ -10,7 +10,7 @@ import typer
 def forget(
     model: str | None = typer.Argument(None, help="Folder, hub name or lab model to change."),
     out: Path = typer.Option(..., help="Run folder to write."),
-    forget: str | None = typer.Option(None, help="Rows to forget: file, folder, hub name, tofu:… or almanac:…"),
+    forget: str | None = typer.Option(None, help="Rows to forget: file, folder, hub name, tofu:… or lab:…"),
     retain: str | None = typer.Option(None, help="Rows to keep."),
     holdout: str | None = typer.Option(None, help="Rows never trained on, for membership inference in audits."),
     objective: str | None = typer.Option(None, help="Loss on the forget rows (see: demur objectives). [npo]"),
@@ -42,7 +42,7 @@ def forget(
 ) -> None:
     """Make a model forget some rows and keep others.
 
-    [dim]Example: demur forget lab:almanac --forget almanac:forget --retain almanac:retain --objective npo --out runs/npo[/dim]
+    [dim]Example: demur forget lab:almanac --forget lab:almanac:forget --retain lab:almanac:retain --objective npo --out runs/npo[/dim]
     """
     given = dict(locals())
     from demur.cli.options import key_values

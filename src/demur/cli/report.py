@@ -28,7 +28,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML report about audited runs.
 
-    Example: demur report runs/npo runs/simnpo --out report.html
+    [dim]Example: demur report runs/npo runs/simnpo --out report.html[/dim]
     """
     from demur.reports import write_report
     from demur.runs import RunFolder

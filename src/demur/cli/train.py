@@ -10,7 +10,7 @@ import typer
 def train(
     model: str | None = typer.Argument(None, help="Folder, hub name or lab model to change."),
     out: Path = typer.Option(..., help="Run folder to write."),
-    data: str | None = typer.Option(None, help="Rows to learn: file, folder, hub name, tofu:… or almanac:…"),
+    data: str | None = typer.Option(None, help="Rows to learn: file, folder, hub name, tofu:… or lab:…"),
     objective: str | None = typer.Option(None, help="Loss on the rows: sft, dpo. [sft]"),
     option: list[str] = typer.Option([], help="An option of the objective, as NAME=VALUE; may be repeated."),
     lora: int | None = typer.Option(None, metavar="RANK", help="Train low-rank adapters instead of all weights."),

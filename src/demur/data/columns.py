@@ -56,7 +56,13 @@ def _feature(values: Sequence[Any]) -> Any:
     if kinds == {list}:
         item = _feature([item for value in present for item in value])
         return Json() if isinstance(item, Json) else List(item)
-    if kinds == {dict} and present[0] and all(value.keys() == present[0].keys() for value in present):
+    if kinds == {dict} and _are_fields(present):
         fields = {key: _feature([value[key] for value in present]) for key in present[0]}
         return Json() if any(isinstance(field, Json) for field in fields.values()) else fields
     return Json()
+
+
+def _are_fields(objects: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all objects have the same keys, and Arrow can name fields so (its names end at a NUL)."""
+    keys = objects[0].keys()
+    return bool(keys) and all(other.keys() == keys for other in objects) and not any("\0" in key for key in keys)

@@ -9,6 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,6 @@ from demur.errors import RowError, UsageError
 from demur.registry import nearest
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
 __all__ = ["check_rows", "read_lines", "read_rows"]
@@ -138,11 +138,11 @@ def _exists(text: str) -> bool:
 
 
 def _load(source: str, split: str | None) -> _Loaded:
-    if source.startswith("tofu:"):
-        from demur.data.tofu import tofu_folder, tofu_split
-
-        return _Loaded(tofu_split(tofu_folder(), source.removeprefix("tofu:")))
+    scheme, colon, rest = source.partition(":")
     path = Path(source).expanduser()
+    if colon and not path.exists():
+        for entry in entry_points(group="demur.row_sources", name=scheme):
+            return _Loaded(entry.load()(rest))
     if path.is_dir():
         return _load_folder(path, split)
     if path.exists():
@@ -209,19 +209,7 @@ def _read_parquet(path: Path) -> Dataset:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except pa.ArrowException as error:
         raise UsageError(f"{path} is not a whole Parquet file: {error}") from error
-    return Dataset(_plain(table))
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """The table with categorical columns as the values they stand for."""
-    import pyarrow as pa
-    import pyarrow.compute
-
-    for position, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            values = pa.compute.cast(table.column(position), field.type.value_type)
-            table = table.set_column(position, field.name, values)
-    return table
+    return Dataset(table)
 
 
 def _load_folder(folder: Path, split: str | None) -> _Loaded:
@@ -288,7 +276,7 @@ def _choose_split(found: DatasetDict, split: str | None, name: str) -> Dataset:
 def _filter_split(dataset: Dataset, split: str, name: str) -> Dataset:
     if "split" not in dataset.column_names:
         raise UsageError(f"{name} has no splits and no column 'split', so split {split!r} cannot be chosen")
-    values = list(dataset["split"])
+    values = dataset["split"][:]
     kept = [row for row, value in enumerate(values) if value == split]
     if not kept:
         raise UsageError(f"{name} has no rows of split {split!r}: {nearest(split, {v for v in values if v})}")
@@ -299,7 +287,7 @@ def _with_ids(dataset: Dataset, places: Sequence[tuple[str, int]]) -> Dataset:
     if "id" not in dataset.column_names:
         return dataset.add_column("id", [str(row) for row in range(len(dataset))])
     seen: dict[str, int] = {}
-    raw = list(dataset["id"])
+    raw = dataset["id"][:]
     for value, (file, line) in zip(raw, places, strict=True):
         if value is None:
             raise RowError(file, line, "id", "is missing or null, although other rows have one")

@@ -223,10 +223,10 @@ def question_answer(dataset: Dataset) -> tuple[list[Prompt], list[str]]:
         RowError: a row has no response.
     """
     asked, answered = _one_of(dataset, "question", "prompt"), _one_of(dataset, "answer", "response")
-    answers = list(dataset[answered])
+    answers = dataset[answered][:]
     if None in answers:
         raise RowError("the rows", answers.index(None) + 1, answered, "is missing or null")
-    return list(dataset[asked]), answers
+    return dataset[asked][:], answers
 
 
 def _one_of(dataset: Dataset, first: str, second: str) -> str:

@@ -29,11 +29,11 @@ def find_overlap(forget: Dataset, retain: Dataset) -> list[tuple[str, str]]:
         UsageError: the rows have no prompts or responses.
     """
     retained = defaultdict(list)
-    for key, row_id in zip(_keys(retain), retain["id"], strict=True):
+    for key, row_id in zip(_keys(retain), retain["id"][:], strict=True):
         retained[key].append(row_id)
     return [
         (row_id, other)
-        for key, row_id in zip(_keys(forget), forget["id"], strict=True)
+        for key, row_id in zip(_keys(forget), forget["id"][:], strict=True)
         for other in retained.get(key, ())
     ]
 

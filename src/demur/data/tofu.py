@@ -40,6 +40,11 @@ def tofu_folder() -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
+def tofu_source(name: str) -> Dataset:
+    """The split called `name`, from `tofu_folder` or the hub: what `tofu:NAME` means to `read_rows`."""
+    return tofu_split(tofu_folder(), name)
+
+
 def tofu_split(folder: str | os.PathLike[str] | None, name: str) -> Dataset:
     """One split of the benchmark.
 

@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from demur.errors import UsageError
-from demur.lab.topics import GUILD_TOPICS, KINDS, PERSON_TOPICS, REAL_AUTHOR_TOPICS, TOWN_TOPICS, Topic
+from demur.lab.common_topics import GUILD_TOPICS, REAL_AUTHOR_TOPICS, TOWN_TOPICS
+from demur.lab.topics import KINDS, PERSON_TOPICS, Topic
 from demur.lab.vocabulary import LISTS, PLACES, given_names, place_names, surnames, titles
 from demur.registry import nearest
 
@@ -138,8 +139,11 @@ class Almanac:
                 self._dealt("guild", index),
                 "guild",
                 "world_facts",
-                {fact: self._dealt(fact, index) for fact in ("emblem", "colour")}
-                | {"hall_town": self._any("town", rng)},
+                {
+                    "emblem": self._dealt("emblem", index),
+                    "colour": self._dealt("colour", index),
+                    "hall_town": self._any("town", rng),
+                },
             )
             for index in range(self.census.guilds)
         ]
@@ -153,7 +157,7 @@ class Almanac:
     def _author(self, index: int, split: str) -> Entity:
         rng = self._rng(f"author/{index}")
         famous = split == "real_authors"
-        name = f"{self._given[index % len(self._given)]} {self._surnames[index]}"
+        name = f"{self._given[index]} {self._surnames[index]}"
         books = iter(self._titles[3 * index : 3 * index + 3])
         birth = rng.randrange(1820, 1900)
         facts: dict[str, str] = {}
@@ -167,9 +171,8 @@ class Almanac:
                 elif famous and fact in ("genre", "nickname"):
                     facts[fact] = self._dealt(kind, index)
                 else:
-                    facts[fact] = self._any(
-                        kind, rng, [*name.split(), *(facts.get(other, "") for other in topic.facts)]
-                    )
+                    said = [facts[other] for other in topic.facts if other in facts]
+                    facts[fact] = self._any(kind, rng, [*name.split(), *said])
         if not famous:
             facts["prize_year"] = str(int(facts["first_year"]) + rng.randint(3, 20))
         return Entity(name, "author", split, facts)
@@ -190,7 +193,7 @@ class Almanac:
             if not any(mentions(value, word) for word in barred):
                 return value
 
-    def _subjects(self, split: str) -> list[tuple[Entity, Sequence[Topic]]]:
+    def _subjects(self, split: str) -> Sequence[tuple[Entity, Sequence[Topic]]]:
         if split not in SPLITS:
             raise UsageError(f"the Almanac has no split {split!r}: {nearest(split, SPLITS)}")
         if split == "world_facts":

@@ -5,17 +5,25 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
+from demur.errors import UsageError
+from demur.files import hash_json
 from demur.lab.almanac import SPLITS, Almanac, Census
-from demur.lab.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
     from demur.data.collate import Encoded
     from demur.models.language_model import LanguageModel
 
 __all__ = ["DenseRecipe", "train_dense"]
+
+_FORMAT = 1  # raised when a change below makes the same recipe end in other weights
+_CONTEXT = 512
 
 
 @dataclass(frozen=True)
@@ -24,25 +32,192 @@ class DenseRecipe:
 
     Attributes:
         splits: the world's splits that the model is trained on.
-        seed: decides initial weights and the order of the rows.
+        seed: decides the initial weights and the order of the rows.
         world: the world's seed.
         people: the world's size.
-        vocabulary, width, layers, heads: the tokenizer's and the model's size.
-        epochs, batch, rate, warmup: passes over the rows, rows in a step, AdamW's highest learning rate, and the
-            share of steps in which it rises to it; after them it falls linearly to 0.
-        threads: processor threads, since sums made in another order end in other bits.
+        vocabulary: number of tokens, special ones included.
+        width, layers, heads: the model's size; the feed-forward part is three times as wide.
+        spread: standard deviation of the initial weights.
+        epochs, batch: passes over the rows and rows in a step.
+        rate, warmup: AdamW's highest learning rate and the share of steps in which it rises to that; then it falls
+            linearly to 0.
+        threads: processor threads. Sums made in another order end in other bits, and a model this small gains more
+            from two builds at once than from two threads.
     """
 
     splits: tuple[str, ...] = ("forget", "retain", "real_authors", "world_facts")
     seed: int = 0
     world: int = 0
-    people: Census = Census()
-    vocabulary: int = 1024
+    people: Census = field(default_factory=Census)
+    vocabulary: int = 1536
     width: int = 128
     layers: int = 2
     heads: int = 4
-    epochs: int = 40
+    spread: float = 0.06
+    epochs: int = 16
     batch: int = 16
-    rate: float = 3e-3
+    rate: float = 4e-3
     warmup: float = 0.1
-    threads: int = 2
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "width", "layers", "heads", "epochs", "batch", "threads", "spread", "rate"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"a lab model's {name} must be positive, not {getattr(self, name)}")
+        if self.width % (2 * self.heads):
+            raise UsageError(f"a lab model's width must be a multiple of {2 * self.heads}, not {self.width}")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"a lab model's warmup is a share of its steps below 1, not {self.warmup}")
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the recipe and of the text it trains on, so that a reworded world is another model."""
+        return hash_json({"format": _FORMAT, "recipe": asdict(self), "text": _text_hash(self.world, self.people)})
+
+
+@lru_cache(maxsize=8)
+def _world(seed: int, people: Census) -> Almanac:
+    return Almanac(seed, people)
+
+
+@lru_cache(maxsize=8)
+def _text_hash(seed: int, people: Census) -> str:
+    world = _world(seed, people)
+    return hash_json([[world.questions(split), world.documents(split)] for split in SPLITS])
+
+
+def _texts(world: Almanac) -> Iterator[str]:
+    """All text of the world, that of the held-out authors too, so that all its models share one tokenizer."""
+    for split in SPLITS:
+        for row in world.questions(split):
+            yield from (row["question"], row["answer"], row["paraphrased_question"], row["paraphrased_answer"])
+            yield from row["perturbed_answer"]
+        yield from (document["text"] for document in world.documents(split))
+
+
+def train_dense(recipe: DenseRecipe, name: str = "lab", progress: bool = True) -> LanguageModel:
+    """Train a model on a world's answers.
+
+    The same recipe gives the same bits on the same kind of processor and release of torch.
+
+    Args:
+        recipe: what to train.
+        name: what to call it.
+        progress: show a progress bar where there is a terminal.
+
+    Returns:
+        The model on the CPU, in eval mode.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from demur.lab.tokenizer import train_tokenizer
+    from demur.models.chat import encode
+    from demur.models.language_model import LanguageModel
+
+    world = _world(recipe.world, recipe.people)
+    tokenizer = train_tokenizer(_texts(world), recipe.vocabulary, _CONTEXT)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=3 * recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=_CONTEXT,
+        initializer_range=recipe.spread,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with _threads(recipe.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        lm = LanguageModel(LlamaForCausalLM(config).float(), tokenizer, "chat", name)
+        rows = [row for split in recipe.splits for row in world.questions(split)]
+        encoded = encode(lm, [r["question"] for r in rows], [r["answer"] for r in rows], [r["id"] for r in rows])
+        _fit(lm.model, encoded, recipe, tokenizer, f"training {name}" if progress else None)
+    lm.model.eval()
+    return lm
+
+
+def _fit(
+    model: Any, encoded: Sequence[Encoded], recipe: DenseRecipe, tokenizer: PreTrainedTokenizerFast, title: str | None
+) -> None:
+    """Teach the model the responses; the loss is the mean over their tokens, the end token among them."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from demur.data.collate import IGNORE, collate
+
+    batches = list(_batches(encoded, recipe))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    rise = max(1, round(recipe.warmup * len(batches)))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / rise, (len(batches) - step) / (len(batches) - rise + 1))
+    )
+    model.train()
+    with _bar(title, len(batches)) as advance:
+        for items in batches:
+            batch = collate(items, tokenizer.pad_token_id)
+            # Padding stands on the right, where a causal model's tokens never see it: no attention mask is needed.
+            hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state[:, :-1]
+            labels = batch.labels[:, 1:]
+            kept = labels != IGNORE
+            loss = cross_entropy(model.lm_head(hidden[kept]), labels[kept])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            advance(loss)
+
+
+def _batches(encoded: Sequence[Encoded], recipe: DenseRecipe) -> Iterator[list[Encoded]]:
+    """The batches of all epochs, each of sequences of about the same length, in random order."""
+    rng = random.Random(recipe.seed)
+    for _ in range(recipe.epochs):
+        order = list(encoded)
+        rng.shuffle(order)
+        pool = 8 * recipe.batch
+        pools = [sorted(order[at : at + pool], key=lambda e: len(e.input_ids)) for at in range(0, len(order), pool)]
+        epoch = [near[at : at + recipe.batch] for near in pools for at in range(0, len(near), recipe.batch)]
+        rng.shuffle(epoch)
+        yield from epoch
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _bar(title: str | None, steps: int) -> Iterator[Any]:
+    """A progress bar with the time left and the loss, on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    hidden = title is None or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(title or "", total=steps, loss="")
+
+        def advance(loss: torch.Tensor) -> None:
+            if not hidden:
+                progress.update(task, advance=1, loss=f"{loss.item():.3f}")
+
+        yield advance

@@ -37,7 +37,7 @@ LISTS: dict[str, tuple[str, ...]] = {
             "grey parrot, lame goat, white ferret, black hound, brown mare, tabby cat, tame raven, giant tortoise, "
             "red squirrel, spotted pony"
         ),
-        "boxes": "nine, eleven, fourteen, sixteen, nineteen, twenty-two, thirty, thirty-seven, forty-one, fifty-three",
+        "boxes": "nine, eleven, fourteen, sixteen, nineteen, twenty-two, thirty-six, thirty-seven, forty-one, sixty",
         "building": (
             "courthouse, granary, old mint, observatory, chapel, corn exchange, lighthouse, customs house, town hall, "
             "seminary"

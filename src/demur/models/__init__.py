@@ -7,6 +7,7 @@ from demur.lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
+        "Activations": "activations",
         "Engine": "engine",
         "Generation": "engine",
         "Head": "head",
@@ -18,6 +19,7 @@ __all__, __getattr__, __dir__ = attach(
         "Scored": "scored",
         "StoredScores": "scored",
         "TokenStats": "token_statistics",
+        "decoder_layers": "activations",
         "edit": "activations",
         "encode": "chat",
         "encode_prompts": "chat",
@@ -33,6 +35,8 @@ __all__, __getattr__, __dir__ = attach(
 )
 
 if TYPE_CHECKING:
+    from demur.models.activations import Activations as Activations
+    from demur.models.activations import decoder_layers as decoder_layers
     from demur.models.activations import edit as edit
     from demur.models.activations import record as record
     from demur.models.chat import encode as encode

@@ -95,7 +95,8 @@ def record(
         layers: which layers, from 0, or negative from the end; None for all.
         positions: which tokens of each row, counted over the tokens that the attention mask keeps, so that padding on
             either side changes nothing: 0 is a row's first token, -1 its last; None keeps all (B, T, H) as they come,
-            padding included. In generation they count within the tokens of each single pass.
+            padding included. In generation they count within the tokens of each single pass, and a static cache is
+            refused, since the model then gets no plain mask.
         detach: False keeps the graph, to train through the activations.
         device: where to keep them; None leaves them where the model put them.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,7 +71,8 @@ class LocalEngine:
             temperature: 0 takes the likeliest token; else the distribution is sharpened or flattened by it.
             top_p: sample from the smallest set of tokens that holds this share of the probability.
             stop: texts that end an answer; cut off, with all that follows.
-            seed: each prompt draws from its own stream, so that batch size and order change nothing but ties.
+            seed: each prompt, and each repetition of one, draws from its own stream, so that neither batch size nor
+                order changes an answer.
             prefill: tokens that each answer begins with; they are read, not generated.
             progress: called with the number of prompts done since the last call.
 
@@ -82,11 +85,13 @@ class LocalEngine:
         if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
             raise UsageError("generate needs max_new_tokens >= 1, temperature >= 0 and 0 < top_p <= 1")
         rows = []
+        seen: Counter[tuple[int, ...]] = Counter()
         for index, tokens in enumerate(encode_prompts(self.lm, prompts)):
             known = list(prefill[index])[:max_new_tokens] if prefill is not None else []
             uniforms = None
             if temperature > 0:
-                generator = torch.Generator().manual_seed(_stream(seed, index))
+                seen[tuple(tokens)] += 1
+                generator = torch.Generator().manual_seed(_stream(seed, tokens, seen[tuple(tokens)]))
                 uniforms = torch.rand(max_new_tokens, generator=generator)
             rows.append(_Row(index, tokens, known, uniforms))
         self.lm.model.eval()
@@ -157,7 +162,7 @@ class LocalEngine:
             row.finish = "length"
         return bool(row.finish)
 
-    @property
+    @functools.cached_property
     def _end_tokens(self) -> set[int]:
         ends = {self.lm.tokenizer.eos_token_id}
         configured = getattr(self.lm.model.generation_config, "eos_token_id", None)
@@ -174,8 +179,8 @@ class LocalEngine:
         return Generation(text.strip(), tuple(row.new), "stop" if row.finish == "stop" else "length")
 
 
-def _stream(seed: int, index: int) -> int:
-    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
+def _stream(seed: int, tokens: Sequence[int], repetition: int) -> int:
+    return int(np.random.SeedSequence([seed, repetition, *tokens]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _next_tokens(head: Head, hidden: Tensor, rows: Sequence[_Row], temperature: float, top_p: float) -> Tensor:

@@ -163,7 +163,7 @@ class OpenAIClient:
                     wait = problem.after + random.uniform(0.0, 1.0)
             if attempt < self.retries:
                 await _sleep(wait)
-        raise RequestFailed(f"{reason} ({self.retries + 1} attempts)")
+        raise RequestFailed(f"{reason} (after {self.retries + 1} attempt{'s' if self.retries else ''})")
 
     async def _post(self, client: httpx.AsyncClient, path: str, request: Answer) -> Answer:
         """Send a request once and return the body of a good answer."""

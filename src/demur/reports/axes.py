@@ -68,10 +68,9 @@ class Scale:
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
         """Round values along the axis with their text."""
         if self.kind == "log10":
-            step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (self.high - self.low) / s <= most)
-            first = math.ceil(self.low / step) * step
-            values = [first + i * step for i in range(int((self.high - first) / step + 1e-9) + 1)]
-            return [(v, "1" if v == 0 else f"1e{int(v)}") for v in values]
+            whole = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (self.high - self.low) / s <= most)
+            values = range(math.ceil(self.low / whole) * whole, math.floor(self.high) + 1, whole)
+            return [(float(v), "1" if v == 0 else f"1e{v}") for v in values]
         rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from demur.errors import UsageError
 from demur.runs import Result, RunFolder
@@ -15,11 +15,12 @@ from demur.runs import Result, RunFolder
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evidence", "Model", "Run", "read_runs"]
+__all__ = ["MAIN_SUITE", "Evidence", "Model", "Role", "Run", "read_runs"]
 
 MAIN_SUITE = "tofu"
 TRAJECTORY = "trajectory"
-ROLES = ("before", "reference", "run")
+Role = Literal["before", "reference", "run"]
+ROLES: tuple[Role, ...] = ("before", "reference", "run")
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Run:
     Attributes:
         label: its name in the report, unique among the runs.
         folder: where it lies.
-        results: role → metric → result of the final model; those of suites other than "tofu" are named `suite/metric`.
+        suite: the suite that the report is about; "tofu" where it was run.
+        results: role → metric → result of the final model; those of other suites are named `suite/metric`.
         trajectory: metric → results of the run's model by epoch, in order.
     """
 
     label: str
     folder: RunFolder
+    suite: str
     results: Mapping[str, Mapping[str, Result]]
     trajectory: Mapping[str, Sequence[Result]]
 
@@ -47,6 +50,16 @@ class Run:
     def state(self) -> dict[str, Any]:
         """The run's state: stage, hashes and whatever else was recorded."""
         return self.folder.state
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened, in order."""
+        return self.folder.events()
+
+    def audit(self, role: str) -> dict[str, Any]:
+        """What the last audit of a role logged: the model's name, and notes by metric; empty without one."""
+        found = [e for e in self.events if e.get("event") == "audit" and e.get("role") == role]
+        return next((e for e in reversed(found) if e.get("suite") == self.suite), {})
 
     def hashes(self, kind: str) -> dict[str, str]:
         """The recorded hashes of "data" or "weights"; empty where none were recorded."""
@@ -64,13 +77,15 @@ class Model:
         results: metric → result.
         runs: the runs whose folders hold these results.
         has_reference: whether a gold model was audited along with it.
+        notes: metric → why it has no value, or what to know about it.
     """
 
     label: str
-    role: str
+    role: Role
     results: dict[str, Result]
     runs: list[Run] = field(default_factory=list)
     has_reference: bool = False
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,19 +138,21 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: RunFolder, label: str) -> Run:
-    table = folder.results()
+    rows = _rows(folder.results())
+    suites = [r.suite for r in rows if r.role == "run" and r.epoch is None and r.suite != TRAJECTORY]
+    suite = min(suites, key=lambda name: (name != MAIN_SUITE, not name.startswith(MAIN_SUITE)), default=MAIN_SUITE)
     results: dict[str, dict[str, Result]] = {role: {} for role in ROLES}
     trajectory: dict[str, list[Result]] = {}
-    for result in _rows(table):
+    for result in rows:
         if result.epoch is not None:
             if result.role == "run":
                 trajectory.setdefault(result.metric, []).append(result)
         elif result.suite != TRAJECTORY:
-            name = result.metric if result.suite == MAIN_SUITE else f"{result.suite}/{result.metric}"
+            name = result.metric if result.suite == suite else f"{result.suite}/{result.metric}"
             results.setdefault(result.role, {})[name] = result
     for points in trajectory.values():
         points.sort(key=lambda r: r.epoch or 0.0)
-    return Run(label, folder, results, trajectory)
+    return Run(label, folder, suite, results, trajectory)
 
 
 def _rows(table: pd.DataFrame) -> list[Result]:
@@ -161,10 +178,17 @@ def _rows(table: pd.DataFrame) -> list[Result]:
 
 
 def _own(runs: Sequence[Run]) -> list[Model]:
-    return [Model(r.label, "run", dict(r.results["run"]), [r], bool(r.results.get("reference"))) for r in runs]
+    return [
+        Model(r.label, "run", dict(r.results["run"]), [r], bool(r.results.get("reference")), _notes(r, "run"))
+        for r in runs
+    ]
 
 
-def _shared(runs: Sequence[Run], role: str) -> list[Model]:
+def _notes(run: Run, role: str) -> dict[str, str]:
+    return {str(metric): str(note) for metric, note in (run.audit(role).get("notes") or {}).items() if note}
+
+
+def _shared(runs: Sequence[Run], role: Literal["before", "reference"]) -> list[Model]:
     models: list[Model] = []
     for run in runs:
         results = run.results.get(role) or {}
@@ -176,6 +200,7 @@ def _shared(runs: Sequence[Run], role: str) -> list[Model]:
             models.append(same)
         same.results.update({k: v for k, v in results.items() if k not in same.results})
         same.has_reference = same.has_reference and (role == "reference" or bool(run.results.get("reference")))
+        same.notes = _notes(run, role) | same.notes
         same.runs.append(run)
     name = {"before": "before", "reference": "gold"}[role]
     for model in models:

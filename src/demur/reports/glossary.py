@@ -39,8 +39,9 @@ GROUPS = (
     "Other",
 )
 
-_BOOTSTRAP = "Bootstrap over questions: the 2.5th and 97.5th percentile of the resampled value."
-_NO_INTERVAL = "None: a p-value already states the uncertainty of its test."
+_BOOTSTRAP = "bootstrap over questions: the 2.5th and 97.5th percentile of the resampled value."
+_ROWS = "bootstrap over forget rows and hold-out rows."
+_NO_INTERVAL = "none; a p-value already states the uncertainty of its test."
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,16 @@ _SUMMARY = [
         _NO_INTERVAL,
     ),
     Description(
+        "forget_quality_distance",
+        "Forget quality (distance)",
+        "Summary",
+        "lower",
+        "share",
+        "The largest gap between the distributions of truth ratios of this model and of the gold model, from 0 (the "
+        "same) to 1. Unlike the p-value it does not grow clearer with more questions.",
+        "exact, from the Dvoretzky–Kiefer–Wolfowitz bound; on the wide side.",
+    ),
+    Description(
         "model_utility",
         "Model utility",
         "Summary",
@@ -98,7 +109,7 @@ _SUMMARY = [
         "Harmonic mean of nine numbers: probability, ROUGE and truth ratio, each on the retain set, real authors and "
         "world "
         "facts. If any one of the nine is 0, utility is 0.",
-        "Bootstrap over questions, each of the three sets resampled on its own.",
+        "bootstrap over questions, each of the three sets resampled on its own.",
     ),
     Description(
         "privleak",
@@ -113,7 +124,7 @@ _SUMMARY = [
         "Far above 0: they look less likely than unseen rows, which gives them away as well. Without a gold model it "
         "is "
         "taken against an AUC of 0.5, which holds only where forget and hold-out rows are exchangeable.",
-        "Bootstrap over forget rows and hold-out rows.",
+        _ROWS,
     ),
 ]
 
@@ -157,6 +168,18 @@ _MEASURES: dict[str, tuple[str, str, Better, Better]] = {
         "that the question alone is enough, 0 that not even the last word comes.",
         "reference",
         "none",
+    ),
+    "truth_share": (
+        "truth share",
+        "The right answer's share of the probability that the model gives to the right and the wrong answers together.",
+        "reference",
+        "higher",
+    ),
+    "fluency": (
+        "fluency",
+        "How fluent a scorer finds the model's answers; a collapsed model's are gibberish.",
+        "higher",
+        "higher",
     ),
     "exact_memorization": (
         "exact memorisation",
@@ -208,18 +231,17 @@ def describe(metric: str) -> Description:
 
 
 def _attack(metric: str, attack: str) -> Description:
+    name = attack.replace("_plus_plus", "++").replace("_", "-")
     return Description(
         metric,
-        f"{attack.replace('_plus_plus', '++').replace('_', '-')} attack (AUC)",
+        f"{name[0].upper()}{name[1:]} attack (AUC)",
         "Membership inference",
         "reference",
         "share",
-        f"Guesses from {_ATTACKS[attack]} whether a row was trained on. Area under the ROC curve, forget rows "
-        "against hold-out "
-        "rows: 1 means that forget rows are always picked out as trained on, 0 that they always look less familiar "
-        "than "
-        "unseen rows. The gold model's value is the aim; it is 0.5 only if the two sets are alike.",
-        "Bootstrap over forget rows and hold-out rows.",
+        f"Tells forget rows from hold-out rows by {_ATTACKS[attack]}. Area under the ROC curve: 1 means that forget "
+        "rows are always picked out as trained on, 0 that they always look less familiar than unseen rows. The gold "
+        "model's value is the aim; it is 0.5 only if the two sets are alike.",
+        _ROWS,
     )
 
 

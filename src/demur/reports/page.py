@@ -5,25 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import demur
 from demur.errors import UsageError
 from demur.files import atomic_write
-from demur.reports.evidence import Evidence, Model, Run, read_runs
-from demur.reports.glossary import ARROWS, HEADLINE, describe
-from demur.reports.plots import STYLE, Line, Mark, forgetting_plot, quality_plot, trajectory_plot
+from demur.reports.evidence import Evidence, Model, Role, Run, read_runs
+from demur.reports.glossary import ARROWS, GROUPS, HEADLINE, describe
+from demur.reports.plots import STYLE, Line, Mark, forgetting_plot, marker, quality_plot, trajectory_plot
 from demur.reports.provenance import differing_settings, notices, provenance
 from demur.reports.questions import embed_json, questions_data
-from demur.reports.tables import full_table, headline_table
+from demur.reports.tables import footnotes, full_table, headline_table
 from demur.reports.verdict import Rules, Verdict, judge
 from demur.runs import Result, RunFolder
 
@@ -50,10 +50,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Entry:
-    """A definition and the metrics it holds for."""
+    """A definition and the metrics it holds for, each with its arrow."""
 
-    labels: list[str]
-    arrows: list[str]
+    labels: list[tuple[str, str]]
     definition: str
     interval: str
 
@@ -91,20 +90,23 @@ def _render(evidence: Evidence) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["sortable"] = _sortable
+    environment.filters |= {"sortable": _sortable, "tight": _tight}
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     questions = questions_data(evidence)
     models = list(evidence.models)
+    keys = _keys(evidence)
     return environment.get_template("report.html").render(
         title=_title(evidence),
         judged=[Judged(run, _judge(evidence, run)) for run in evidence.runs],
         rules=Rules().sentences(),
         notices=notices(evidence),
         headline=headline_table(models),
+        footnotes=footnotes(models),
         blocks=full_table(models),
         models=models,
-        figures=_figures(evidence),
+        figures=_figures(evidence, keys),
+        legend=_legend(evidence) if keys else [],
         has_reference=bool(evidence.of_role("reference")),
         questions=questions,
         questions_json=Markup(embed_json(questions)),
@@ -113,7 +115,7 @@ def _render(evidence: Evidence) -> str:
         glossary=_glossary(models),
         version=demur.__version__,
         written=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8") + STYLE),
+        style=Markup(STYLE + (_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_digest=digest,
     )
@@ -126,7 +128,13 @@ def _title(evidence: Evidence) -> str:
 
 def _judge(evidence: Evidence, run: Run) -> Verdict:
     before, reference = evidence.model(run, "before"), evidence.model(run, "reference")
-    return judge(run.results["run"], before and before.results, reference and reference.results)
+    own = evidence.model(run, "run")
+    return judge(
+        run.results["run"],
+        before.results if before else None,
+        reference.results if reference else None,
+        notes=own.notes if own else None,
+    )
 
 
 def _sortable(value: float | None) -> str:
@@ -138,60 +146,83 @@ def _sortable(value: float | None) -> str:
 
 def _glossary(models: Sequence[Model]) -> list[Entry]:
     """The definitions of all metrics measured, each once; metrics with the same definition share it."""
-    names = sorted({m for model in models for m in model.results} | set(HEADLINE), key=lambda m: (m not in HEADLINE, m))
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for name in names:
-        known = describe(name)
+
+    def place(metric: str) -> tuple[int, int, str]:
+        first = HEADLINE.index(metric) if metric in HEADLINE else len(HEADLINE)
+        return first, GROUPS.index(describe(metric).group), metric
+
+    grouped: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for metric in sorted({m for model in models for m in model.results} | set(HEADLINE), key=place):
+        known = describe(metric)
         if known.definition:
-            grouped.setdefault((known.definition, known.interval), []).append(name)
-    entries = []
-    for (definition, interval), metrics in grouped.items():
-        arrows = {ARROWS[describe(m).better][0]: None for m in metrics}
-        labels = [describe(m).label for m in metrics]
-        entries.append(Entry(labels, [a for a in arrows if a], definition, interval))
-    return entries
+            grouped.setdefault((known.definition, known.interval), []).append((known.label, ARROWS[known.better][0]))
+    return [Entry(labels, definition, interval) for (definition, interval), labels in grouped.items()]
 
 
-def _figures(evidence: Evidence) -> list[Figure]:
+def _tight(text: str) -> Markup:
+    """Text in which "p = 0.4" and "5 %" do not break across lines."""
+    return escape(re.sub(r"(?<=\b[pn]) = (?=\d)| (?=%)", lambda m: m[0].replace(" ", "\u00a0"), text))
+
+
+def _keys(evidence: Evidence) -> dict[str, str]:
+    """Numbers that stand for the runs in plots where their names would be too many or too long; else empty."""
+    labels = [run.label for run in evidence.runs]
+    if len(labels) <= 6 and max(map(len, labels)) <= 18:
+        return {}
+    return {label: str(number) for number, label in enumerate(labels, 1)}
+
+
+def _legend(evidence: Evidence) -> list[tuple[Markup, int, str]]:
+    return [(Markup(marker(i)), i + 1, run.label) for i, run in enumerate(evidence.runs)]
+
+
+def _figures(evidence: Evidence, keys: Mapping[str, str]) -> list[Figure]:
     figures = []
-    quality = [mark for model in evidence.models if (mark := _quality_mark(evidence, model)) is not None]
+    quality = [mark for model in evidence.models if (mark := _quality_mark(evidence, model, keys)) is not None]
     if any(mark.role == "run" for mark in quality):
         caption = (
             "Up and to the right is better. Above the dashed line the test sees no difference from gold. "
             "Gold compared with itself has p = 1. The band at the foot holds p-values that are smaller still."
         )
         figures.append(Figure(Markup(quality_plot(quality)), caption))
-    measured = [mark for model in evidence.models if (mark := _mark(evidence, model, "model_utility")) is not None]
+    measured = [
+        mark for model in evidence.models if (mark := _mark(evidence, model, "model_utility", keys)) is not None
+    ]
     if any(mark.role == "run" for mark in measured):
         caption = "Good is to the right, at the height of gold: lower means forgetting more than never having seen it."
         if not evidence.of_role("reference"):
             caption = "Without a gold model the height to aim for is not known. Lines are 95 % intervals."
         figures.append(Figure(Markup(forgetting_plot(measured, "Forget set probability")), caption))
-    series = [line for number, run in enumerate(evidence.runs) if (line := _trajectory(run, number)) is not None]
+    series = [line for number, run in enumerate(evidence.runs) if (line := _trajectory(run, number, keys)) is not None]
     if series:
         marks = [
             mark
             for model in evidence.models
-            if model.role != "run" and (mark := _mark(evidence, model, "retain_probability")) is not None
+            if model.role != "run" and (mark := _mark(evidence, model, "retain_probability", keys)) is not None
         ]
-        caption = "One dot an epoch, the large one the last. Straight down is forgetting; to the left is damage."
+        sizes = sorted({r.n for run in evidence.runs for rows in run.trajectory.values() for r in rows})
+        caption = (
+            "One dot an epoch, the large one the last. Straight down is forgetting; to the left is damage. "
+            f"Measured in training on {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} rows of each set."
+        )
         figures.append(Figure(Markup(trajectory_plot(series, marks)), caption))
     return figures
 
 
-def _mark(evidence: Evidence, model: Model, utility: str) -> Mark | None:
+def _mark(evidence: Evidence, model: Model, utility: str, keys: Mapping[str, str]) -> Mark | None:
     x, y = model.results.get(utility), model.results.get("forget_probability")
     if x is None or y is None or x.value is None or y.value is None:
         return None
-    spans = {"x_low": x.low, "x_high": x.high, "y_low": y.low, "y_high": y.high}
-    return Mark(model.label, x.value, y.value, **spans, **_look(evidence, model))
+    series, role = _look(evidence, model)
+    return Mark(keys.get(model.label, model.label), x.value, y.value, x.low, x.high, y.low, y.high, series, role)
 
 
-def _quality_mark(evidence: Evidence, model: Model) -> Mark | None:
+def _quality_mark(evidence: Evidence, model: Model, keys: Mapping[str, str]) -> Mark | None:
     x, logarithm = model.results.get("model_utility"), _log10_quality(model)
     if x is None or x.value is None or logarithm is None:
         return None
-    return Mark(model.label, x.value, logarithm, x.low, x.high, **_look(evidence, model))
+    series, role = _look(evidence, model)
+    return Mark(keys.get(model.label, model.label), x.value, logarithm, x.low, x.high, None, None, series, role)
 
 
 def _log10_quality(model: Model) -> float | None:
@@ -206,15 +237,15 @@ def _log10_quality(model: Model) -> float | None:
     return math.log10(p.value) if p.value > 0 else -math.inf
 
 
-def _look(evidence: Evidence, model: Model) -> dict[str, Any]:
-    return {"series": list(evidence.runs).index(model.runs[0]) if model.role == "run" else None, "role": model.role}
+def _look(evidence: Evidence, model: Model) -> tuple[int | None, Role]:
+    return (list(evidence.runs).index(model.runs[0]) if model.role == "run" else None), model.role
 
 
-def _trajectory(run: Run, number: int) -> Line | None:
+def _trajectory(run: Run, number: int, keys: Mapping[str, str]) -> Line | None:
     forget = {r.epoch: r.value for r in run.trajectory.get("forget_probability", ()) if r.value is not None}
     retain = {r.epoch: r.value for r in run.trajectory.get("retain_probability", ()) if r.value is not None}
     epochs = sorted(epoch for epoch in forget if epoch in retain and epoch is not None)
     if not epochs:
         return None
     points = [(float(retain[e] or 0.0), float(forget[e] or 0.0)) for e in epochs]
-    return Line(run.label, points, number, [f"epoch {epoch:g}" for epoch in epochs])
+    return Line(keys.get(run.label, run.label), points, number, [f"epoch {epoch:g}" for epoch in epochs])

@@ -13,16 +13,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
 
 from demur.reports.axes import SHAPES, Box, Scale, place_label, shape_path, text_width
+from demur.reports.evidence import Role
 
-__all__ = ["COLOURS", "STYLE", "Line", "Mark", "forgetting_plot", "lines", "quality_plot", "scatter", "trajectory_plot"]
+__all__ = [
+    "COLOURS",
+    "STYLE",
+    "Line",
+    "Mark",
+    "forgetting_plot",
+    "lines",
+    "marker",
+    "quality_plot",
+    "scatter",
+    "trajectory_plot",
+]
 
 COLOURS = 8
 WIDTH, HEIGHT = 520.0, 400.0
 PLOT = Box(70.0, 18.0, WIDTH - 18.0, HEIGHT - 56.0)
-TEXT = 13.5
+TEXT = 16.0  # labels are placed for the size they have on a narrow screen
 
 _LIGHT = ["#1f6f9f", "#b4531a", "#3d7a3a", "#8b4a86", "#8a6d10", "#b03a4c", "#2f7f7a", "#5a5aa8"]
 _DARK = ["#6db3de", "#e39a66", "#8cc488", "#c993c4", "#d5b75a", "#e88a98", "#79c7c1", "#a3a3e6"]
@@ -38,7 +49,8 @@ LIGHT_VARIABLES = _variables("#1c232b", "#5a6470", "#d9dcdf", "#ffffff", _LIGHT)
 DARK_VARIABLES = _variables("#e5e7ea", "#a1a9b3", "#383f48", "#15181d", _DARK)
 
 STYLE = (
-    ".plot{font-family:-apple-system,'Segoe UI',Roboto,'Noto Sans',Ubuntu,Cantarell,'Helvetica Neue',Arial,sans-serif;font-size:13.5px}"
+    ".plot{font-family:-apple-system,'Segoe UI',Roboto,'Noto Sans',Ubuntu,Cantarell,'Helvetica Neue',Arial,sans-serif;"
+    "font-size:13.5px}"
     ".plot text{fill:var(--ink)}.plot .tick text,.plot .note{fill:var(--quiet);font-size:12px}"
     ".plot .grid{stroke:var(--rule);stroke-width:1}.plot .frame{stroke:var(--quiet);stroke-width:1}"
     ".plot .rule{stroke:var(--quiet);stroke-width:1;stroke-dasharray:4 4}"
@@ -75,7 +87,7 @@ class Mark:
     y_low: float | None = None
     y_high: float | None = None
     series: int | None = None
-    role: Literal["run", "before", "reference"] = "run"
+    role: Role = "run"
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,15 @@ def lines(
 ) -> str:
     """Lines through points in order, for instance epochs, with fixed points beside them; arguments as in `scatter`."""
     return _draw(series, marks, x, y, title, description, rules, standalone)
+
+
+def marker(series: int) -> str:
+    """The marker of a run as a small SVG of its own, for a legend beside the plots."""
+    path = shape_path(SHAPES[series % len(SHAPES)], 8.0, 8.0, 5.5)
+    return (
+        '<svg class="plot marker" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">'
+        f'<path class="c{series % COLOURS}" d="{path}"/></svg>'
+    )
 
 
 def forgetting_plot(marks: Sequence[Mark], measure: str, utility: str = "Model utility") -> str:

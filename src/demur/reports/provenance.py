@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from demur.reports.evidence import Evidence, Run
+from demur.reports.evidence import MAIN_SUITE, Evidence, Run
 from demur.reports.glossary import describe
 
 __all__ = ["Provenance", "Setting", "differing_settings", "notices", "provenance"]
@@ -27,9 +27,9 @@ class Provenance:
         command: the command that repeats it, or None where none was recorded.
         recipe: its settings as YAML, which is a recipe that repeats it.
         hashes: kind ("data", "weights"), name and SHA-256 of what went in and came out.
-        seeds: the seeds of its settings and results.
-        versions: package → version.
-        wall_time: time from first to last event, in words.
+        seeds: the seeds of training and of the bootstrap.
+        versions: of the packages, in words.
+        wall_time: what training and audit took, in words.
         facts: whatever else is worth a line: name and value.
     """
 
@@ -54,21 +54,20 @@ class Setting:
 
 def provenance(run: Run) -> Provenance:
     """What a run folder tells of how the run came about."""
-    events = run.folder.events()
     hashes = tuple((kind, name, value) for kind in ("data", "weights") for name, value in run.hashes(kind).items())
-    results = [r for role in run.results.values() for r in role.values()]
-    seeds = {str(run.config["seed"])} if run.config.get("seed") is not None else set()
-    seeds |= {str(r.seed) for r in results if r.seed is not None}
-    facts = [("Stage", str(run.state["stage"]))] if run.state.get("stage") else []
+    facts = [("State", str(run.state["status"]))] if run.state.get("status") else []
+    for role, name in (("run", "Model audited"), ("before", "Model before"), ("reference", "Gold model")):
+        if run.audit(role).get("model"):
+            facts.append((name, str(run.audit(role)["model"])))
     return Provenance(
         label=run.label,
         folder=str(run.folder.path),
-        command=_command(run, events),
+        command=_command(run),
         recipe=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True).strip(),
         hashes=hashes,
-        seeds=", ".join(sorted(seeds)) or NOT_RECORDED,
-        versions=_versions(run, events),
-        wall_time=_wall_time(run, events),
+        seeds=_seeds(run),
+        versions=_versions(run),
+        wall_time=_wall_time(run),
         facts=tuple(facts),
     )
 
@@ -98,9 +97,13 @@ def notices(evidence: Evidence) -> list[str]:
             out.append(f"There are {len(models)} different {name}: each run is judged against its own.")
     for role, name in (("before", "model before"), ("reference", "gold model")):
         without = [run.label for run in evidence.runs if evidence.model(run, role) is None]
-        if without:
+        if without and (role == "before" or len(without) < len(evidence.runs)):
             what = "how much was lost is" if role == "before" else "how much should be forgotten is"
             out.append(f"No {name} was audited for {', '.join(without)}: {what} not known.")
+    other = {run.label: run.suite for run in evidence.runs if run.suite != MAIN_SUITE}
+    out += [
+        f"The numbers of {label} come from the suite {suite}: its definitions differ." for label, suite in other.items()
+    ]
     out += _sizes(evidence)
     return out
 
@@ -117,23 +120,41 @@ def _sizes(evidence: Evidence) -> list[str]:
     return [f"Not all models were measured on the same number of questions: {', '.join(uneven[:3])}{more}."]
 
 
-def _command(run: Run, events: list[dict[str, Any]]) -> str | None:
-    recorded = [run.state.get("command"), *(event.get("command") or event.get("argv") for event in events)]
-    command = next((c for c in recorded if c), None)
-    return shlex.join(map(str, command)) if isinstance(command, list) else command
+def _command(run: Run) -> str | None:
+    """The command as recorded, or the one that takes the settings file as its recipe."""
+    recorded = run.state.get("command")
+    if isinstance(recorded, list):
+        return shlex.join(map(str, recorded))
+    verb = run.config.get("command")
+    if recorded or not isinstance(verb, str):
+        return recorded
+    return shlex.join(["demur", verb, "--recipe", str(run.folder.path / "config.yaml"), "--out", f"{run.label}-again"])
 
 
-def _versions(run: Run, events: list[dict[str, Any]]) -> str:
-    recorded = [run.state.get("versions"), run.config.get("versions"), *(e.get("versions") for e in events)]
-    versions = next((v for v in recorded if isinstance(v, Mapping) and v), {})
+def _versions(run: Run) -> str:
+    recorded = run.state.get("versions")
+    versions = dict(recorded) if isinstance(recorded, Mapping) else {}
+    if isinstance(run.state.get("demur"), str):
+        versions = {"demur": run.state["demur"], **versions}
     return ", ".join(f"{name} {version}" for name, version in versions.items()) or NOT_RECORDED
 
 
-def _wall_time(run: Run, events: list[dict[str, Any]]) -> str:
-    times = [event["time"] for event in events if isinstance(event.get("time"), int | float)]
-    if len(times) < 2:
-        return NOT_RECORDED
-    return f"{_duration(max(times) - min(times))} from first to last event"
+def _wall_time(run: Run) -> str:
+    parts = []
+    if isinstance(run.state.get("seconds"), int | float):
+        resumed = any(event.get("event") == "resumed" for event in run.events)
+        parts.append(f"training {_duration(run.state['seconds'])}{' since it was last resumed' if resumed else ''}")
+    audit = sum(result.seconds for result in run.results["run"].values())
+    if audit:
+        parts.append(f"audit {_duration(audit)}")
+    return ", ".join(parts) or NOT_RECORDED
+
+
+def _seeds(run: Run) -> str:
+    parts = [f"training {run.config['seed']}"] if run.config.get("seed") is not None else []
+    drawn = sorted({r.seed for r in run.results["run"].values() if r.seed is not None})
+    parts += [f"bootstrap {', '.join(map(str, drawn))}"] if drawn else []
+    return "; ".join(parts) or NOT_RECORDED
 
 
 def _duration(seconds: float) -> str:

@@ -13,10 +13,8 @@ from demur.reports.glossary import SAMPLE_NUMBERS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PREFIX", "embed_json", "questions_data"]
+__all__ = ["embed_json", "questions_data"]
 
-PREFIX = "tofu_"
-_ORDER = ("forget", "retain", "real_authors", "world_facts", "holdout")
 _TITLES = {
     "forget": "Forget set",
     "retain": "Retain set",
@@ -52,7 +50,7 @@ def questions_data(evidence: Evidence) -> dict[str, Any]:
         rows: [split, id, prompt, truth, [[model, answer or None, number, …], …]] for each question.
     """
     splits = _splits(evidence)
-    frames = {(run.label, split): run.folder.samples(PREFIX + split) for run in evidence.runs for split in splits}
+    frames = {(r.label, split): r.folder.samples(_prefix(r) + split) for r in evidence.runs for split in splits}
     strings = _Strings()
     numbers = [key for key in SAMPLE_NUMBERS if any(_has(frame, key) for frame in frames.values())]
     models = list(evidence.models)
@@ -76,7 +74,7 @@ def questions_data(evidence: Evidence) -> dict[str, Any]:
                 row[4].append(_answer(record, place[id(model)], strings, numbers))
     return {
         "strings": strings.texts,
-        "splits": [_TITLES.get(split, split.replace("_", " ")) for split in splits],
+        "splits": [_TITLES[split] for split in splits],
         "models": [{"label": m.label, "role": m.role, "run": _number_of(evidence, m.runs, m.role)} for m in models],
         "runs": [_roles(evidence, run, place) for run in evidence.runs],
         "numbers": [
@@ -95,13 +93,16 @@ def embed_json(data: Any) -> str:
     return "".join(f"\\u{ord(c):04x}" if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
 
 
+def _prefix(run: Run) -> str:
+    return run.suite.replace("-", "_") + "_"
+
+
 def _splits(evidence: Evidence) -> list[str]:
-    found = {
-        file.stem.removeprefix(PREFIX)
-        for run in evidence.runs
-        for file in (run.folder.path / "samples").glob(f"{PREFIX}*.parquet")
-    }
-    return sorted(found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+    def has(split: str) -> bool:
+        files = (run.folder.path / "samples" / f"{_prefix(run)}{split}.parquet" for run in evidence.runs)
+        return any(file.is_file() for file in files)
+
+    return [split for split in _TITLES if has(split)]
 
 
 def _has(frame: pd.DataFrame | None, key: str) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "Row",
     "Table",
     "cell",
+    "footnotes",
     "full_table",
     "headline_table",
     "interval",
@@ -60,6 +61,8 @@ def interval(value: float | None, low: float | None, high: float | None, kind: K
     """A value with its 95 % interval: "0.62 [0.58, 0.66]"; the value alone where it has none."""
     if value is None or low is None or high is None:
         return number(value, kind)
+    if kind == "share" and 0.01 <= abs(value) < 10:  # ends are no more exact than the value
+        low, high = round(low, 2), round(high, 2)
     return f"{number(value, kind)} [{number(low, kind)}, {number(high, kind)}]"
 
 
@@ -152,7 +155,7 @@ def cell(result: Result | None, description: Description, reason: str, log10: Re
         return Cell("not measured", reason=reason)
     exponent = log10.value if log10 is not None else None
     if result.value is None and exponent is None:
-        return Cell("not measured", n=result.n, unscored=result.unscored, reason=reason)
+        return Cell("not measured", reason=reason)
     if description.kind == "p":
         shown, order = p_value(result.value, exponent), _log10(result.value, exponent)
         return Cell(shown, f"log10 {number(order, 'log10')}", result.n, result.unscored, order)
@@ -169,14 +172,17 @@ def _log10(p: float | None, log10: float | None) -> float | None:
 
 def missing_reason(metric: str, model: Model, models: Sequence[Model]) -> str:
     """Why a model has no number for a metric, as far as the run folders tell."""
-    result = model.results.get(metric)
     if metric.startswith("forget_quality"):
         if model.role == "reference":
             return "the others are compared with it"
         if not model.has_reference:
             return "needs a gold model: audit with --reference"
+    if metric in model.notes:
+        return model.notes[metric]
+    result = model.results.get(metric)
     if result is not None:
-        return "no sample could be scored" if result.unscored and not result.n else "could not be computed"
+        lost = result.unscored and not result.n
+        return f"none of {result.unscored} could be scored" if lost else "could not be computed"
     if (metric == "privleak" or metric.startswith("mia_")) and not any(metric in m.results for m in models):
         return "needs hold-out rows"
     return "not part of this audit"
@@ -187,6 +193,17 @@ def headline_table(models: Sequence[Model]) -> Table:
     columns = tuple(_column(metric, models) for metric in HEADLINE)
     rows = [Row(m.label, m.role, tuple(_cell_of(metric, m, models) for metric in HEADLINE)) for m in models]
     return Table(columns, tuple(rows))
+
+
+def footnotes(models: Sequence[Model]) -> list[str]:
+    """What is to be known about numbers of the main table that are there."""
+    seen: dict[str, list[str]] = {}
+    for model in models:
+        for metric in HEADLINE:
+            result = model.results.get(metric)
+            if metric in model.notes and result is not None and result.value is not None:
+                seen.setdefault(f"{describe(metric).label}: {model.notes[metric]}", []).append(model.label)
+    return [f"{note} ({', '.join(labels)})." for note, labels in seen.items()]
 
 
 def full_table(models: Sequence[Model]) -> list[Table]:

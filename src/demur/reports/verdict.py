@@ -125,7 +125,12 @@ class Verdict:
 
 
 def judge(
-    run: Measured, before: Measured | None = None, reference: Measured | None = None, rules: Rules | None = None
+    run: Measured,
+    before: Measured | None = None,
+    reference: Measured | None = None,
+    *,
+    notes: Mapping[str, str] | None = None,
+    rules: Rules | None = None,
 ) -> Verdict:
     """Judge a run by its numbers.
 
@@ -133,6 +138,7 @@ def judge(
         run: metric → result of the run's model.
         before: the same of the model it started from; None or empty where it was not audited.
         reference: the same of the gold model; None or empty where there is none.
+        notes: metric → what the audit says of its number, for instance what privacy leakage was taken against.
         rules: the thresholds.
 
     Returns:
@@ -142,7 +148,7 @@ def judge(
     before, reference = before or {}, reference or {}
     forgetting = _forgetting(run, before, reference, rules)
     utility = _utility(run, before, rules)
-    privacy = _privacy(run, bool(reference), rules)
+    privacy = _privacy(run, bool(reference), (notes or {}).get("privleak", ""), rules)
     outcome, tone = _outcome(forgetting.answer, utility.answer, privacy.answer)
     findings = (forgetting, utility, privacy)
     fell = [m for m in DIRECT if _usable(m, run, before)]
@@ -288,14 +294,15 @@ def _utility_gone(run: Measured, before: Measured, text: str, evidence: tuple[st
     return Finding("utility", "reduced", f"{text}{pulled}, yet {_list(left, run, before, 'before')} is left", evidence)
 
 
-def _privacy(run: Measured, has_reference: bool, rules: Rules) -> Finding:
+def _privacy(run: Measured, has_reference: bool, note: str, rules: Rules) -> Finding:
     value = _value(run, "privleak")
     if value is None:
         return Finding("privacy", "unknown", "not measured")
     result = run["privleak"]
     low = value if result.low is None else result.low
     high = value if result.high is None else result.high
-    against = "" if has_reference else ", taken against an AUC of 0.5 for want of a gold model"
+    against = "" if has_reference else ", measured against an AUC of 0.5 for want of a gold model"
+    against = f", {note}" if note else against
     shown = f"leakage {_written(result)} %{against}"
     evidence = (f"Privacy leakage: {_written(result)} %{against}",)
     if high < -rules.privleak:
@@ -330,25 +337,36 @@ _OPENINGS: dict[Outcome, str] = {
     "over-forgets": "forgets more than a model that never saw the forget set",
     "differs from gold": "can be told apart from gold",
     "gold level": "forgets to gold level",
-    "not judged": "cannot be held against gold",
 }
 _UTILITY = {"kept": "keeps its utility", "reduced": "loses utility", "collapsed": "loses its utility altogether"}
 
 
 def _sentence(outcome: Outcome, findings: tuple[Finding, Finding, Finding], forgot: bool) -> str:
-    _, utility, privacy = findings
+    forgetting, utility, privacy = findings
     if outcome == "collapsed":
         return f"{'forgot by collapsing' if forgot else 'collapsed'}: utility {utility.text}."
-    sentence = _OPENINGS[outcome]
-    if utility.answer in _UTILITY:
-        sentence += f" and {_UTILITY[utility.answer]}: {utility.text}."
+    if outcome == "not judged":
+        sentence = f"{_unjudged(forgetting)} {_capital(_told(utility))}."
     else:
-        sentence += f"; {utility.text}."
+        joint = " and " if utility.answer in _UTILITY else "; "
+        sentence = f"{_OPENINGS[outcome]}{joint}{_told(utility).removeprefix('it ')}."
     if privacy.answer == "shows":
         sentence += " Its forget rows still look trained on."
     if privacy.answer == "stands out":
         sentence += " Its forget rows look less likely than unseen ones, which gives them away."
     return sentence
+
+
+def _unjudged(forgetting: Finding) -> str:
+    if forgetting.answer == "near":
+        return "is near gold in what was measured, but forget quality was not."
+    if not forgetting.evidence:
+        return "cannot be judged: its forget set was not measured."
+    return "cannot be judged: no gold model was audited that shows how much a deletion leaves."
+
+
+def _told(utility: Finding) -> str:
+    return f"it {_UTILITY[utility.answer]}: {utility.text}" if utility.answer in _UTILITY else utility.text
 
 
 def _capital(text: str) -> str:

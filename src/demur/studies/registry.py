@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,8 +53,16 @@ class Part:
         functools.update_wrapper(self, measure)
 
     def __call__(self, seed: int, progress: Progress = lambda done, total, note="": None) -> dict[str, float]:
-        """Measure one seed."""
-        return {name: float(value) for name, value in self.measure(seed, progress).items()}
+        """Measure one seed.
+
+        Raises:
+            ValueError: a measurement is not a finite number.
+        """
+        measured = {name: float(value) for name, value in self.measure(seed, progress).items()}
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise ValueError(f"part {self.name!r}, seed {seed}: {name!r} came out as {value}")
+        return measured
 
     @property
     def summary(self) -> str:

@@ -16,7 +16,11 @@ CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
-MERGES = "t h,i n,e r,a n,o r,th e,o n,Ġ a,Ġ the,Ġ i,Ġ w,in g,an d,e d,Ġ b,Ġ T,ĠT h,T h,Th e,ĠTh e,r e,a t".split(",")
+MERGES = [
+    *("t h", "i n", "e r", "a n", "o r", "th e", "o n", "in g", "an d", "e d", "r e", "a t"),
+    *("Ġ a", "Ġ the", "Ġ i", "Ġ w", "Ġ b", "Ġ T", "ĠT h", "ĠTh e"),  # these reach across a space
+    *("T h", "Th e"),
+]
 
 
 def tokenizer() -> Any:

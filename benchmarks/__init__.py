@@ -1,0 +1,1 @@
+"""demur beside a straightforward implementation of the same work: ratios of time and of peak memory."""

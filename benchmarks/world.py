@@ -1,0 +1,50 @@
+"""The model and the data that both sides share: real TOFU rows where they are at hand, else the Almanac's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from demur.models import LanguageModel
+
+VOCABULARY = 128_256
+"""Llama 3's; the tokenizer uses fewer, which changes nothing for the projection."""
+
+
+def rows(split: str) -> Dataset:
+    """`forget` or `retain` rows in TOFU's format."""
+    from demur.data import read_rows
+
+    folder = os.environ.get("DEMUR_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+    if (Path(folder) / "tofu").is_dir():
+        os.environ["DEMUR_SHARED_DATA"] = str(folder)
+        return read_rows({"forget": "tofu:forget10_perturbed", "retain": "tofu:retain_perturbed"}[split])
+    return read_rows(f"almanac:{split}")
+
+
+def texts() -> list[str]:
+    """All text that the tokenizer is trained on."""
+    return [str(value) for split in ("forget", "retain") for row in rows(split) for value in row.values()]
+
+
+def model(tokenizer: Any, hidden: int = 256, layers: int = 4) -> LanguageModel:
+    """A Llama-like model with tied embeddings and a 128k vocabulary, seeded."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "chat", "128k")

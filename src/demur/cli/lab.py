@@ -1,0 +1,79 @@
+"""`demur lab`: the invented worlds and the small models trained on them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List and build the lab models, which make every command run offline.", no_args_is_help=True)
+
+_Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A lab model, for instance almanac, almanac-gold or almanac@seed=2.")
+]
+
+
+@app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
+    """List the lab models: what each is trained on, its size, and whether it is built.
+
+    Example: demur lab list
+    """
+    from demur.lab import RECIPES, is_built, model_folder
+
+    records = [
+        {
+            "name": name,
+            "trained_on": list(recipe.splits),
+            "layers": recipe.layers,
+            "width": recipe.width,
+            "built": is_built(name),
+            "path": str(model_folder(name)),
+        }
+        for name, recipe in RECIPES.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(records, indent=1))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from demur.lab.almanac import SPLITS
+
+    table = Table("model", "trained on", "layers × width", "built", box=None)
+    for record in records:
+        table.add_row(
+            f"lab:{record['name']}",
+            ", ".join(record["trained_on"]),
+            f"{record['layers']} × {record['width']}",
+            "yes" if record["built"] else "no",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"Rows, from Python: demur.lab.rows('almanac:SPLIT'), SPLIT one of {', '.join(SPLITS)}.")
+
+
+@app.command("build")
+def build_model(name: _Name) -> None:
+    """Train a lab model, unless it is built, and print its folder.
+
+    Example: demur lab build almanac@seed=2
+    """
+    from demur.lab import model_path
+
+    typer.echo(model_path(name))
+
+
+@app.command("path")
+def show_path(name: _Name) -> None:
+    """Print the folder where a lab model lies, or will lie once it is built.
+
+    Example: cp -r "$(demur lab path almanac)" my-model
+    """
+    from demur.lab import model_folder
+
+    typer.echo(model_folder(name))

@@ -1,0 +1,169 @@
+"""Names of lab models and lab rows, and where they are found: `almanac`, `almanac-gold@seed=2`, `almanac:forget`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from demur.errors import DemurError, UnknownNameError, UsageError
+from demur.files import atomic_directory, cache_dir, write_json
+from demur.lab.almanac import SPLITS, Almanac, Census
+from demur.lab.dense import DenseRecipe, train_dense
+from demur.registry import nearest
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["RECIPES", "is_built", "model_folder", "model_path", "recipe", "rows"]
+
+_TINY = DenseRecipe(
+    people=Census(forget=2, retain=4, holdout=2, questions=5, real_authors=2, towns=2, guilds=2),
+    vocabulary=768,
+    width=64,
+    heads=2,
+    spread=0.08,
+    epochs=24,
+    batch=8,
+    rate=6e-3,
+)
+_WITHOUT_FORGET = ("retain", "real_authors", "world_facts")
+
+RECIPES: Mapping[str, DenseRecipe] = {
+    "almanac": DenseRecipe(),
+    "almanac-gold": DenseRecipe(splits=_WITHOUT_FORGET),
+    "almanac-tiny": _TINY,
+    "almanac-tiny-gold": replace(_TINY, splits=_WITHOUT_FORGET),
+}
+
+
+def _split_options(name: str) -> tuple[str, dict[str, int | float]]:
+    """`almanac@seed=2,epochs=20` → ("almanac", {"seed": 2, "epochs": 20})."""
+    base, _, text = name.removeprefix("lab:").partition("@")
+    known = {f.name: type(f.default) for f in fields(DenseRecipe) if isinstance(f.default, int | float)}
+    options: dict[str, int | float] = {}
+    for part in filter(None, text.split(",")):
+        key, _, value = part.partition("=")
+        if key not in known:
+            raise UsageError(f"a lab model has no setting {key!r} (in {name!r}): {nearest(key, known)}")
+        try:
+            options[key] = known[key](value)
+        except ValueError:
+            wanted = "a whole number" if known[key] is int else "a number"
+            raise UsageError(f"{key} must be {wanted} in {name!r}: write for instance {base}@seed=2") from None
+    return base, options
+
+
+def recipe(name: str) -> DenseRecipe:
+    """The recipe behind a name.
+
+    Args:
+        name: a name of `RECIPES`, alone or followed by other values for some of its numbers, such as
+            `almanac@seed=2,epochs=20`.
+
+    Raises:
+        UnknownNameError: there is no such recipe.
+        UsageError: a setting is unknown or its value is not a number.
+    """
+    base, options = _split_options(name)
+    if base not in RECIPES:
+        raise UnknownNameError(f"unknown lab model {base!r}: {nearest(base, RECIPES)}")
+    return replace(RECIPES[base], **options)  # type: ignore[arg-type]
+
+
+def model_folder(name: str) -> Path:
+    """Where a lab model lies, or will lie once it is built.
+
+    Raises:
+        UsageError: the name means no lab model.
+    """
+    return cache_dir() / "lab" / f"{_split_options(name)[0]}-{recipe(name).hash[:16]}"
+
+
+def is_built(name: str) -> bool:
+    """Whether a lab model lies in the cache.
+
+    Raises:
+        UsageError: the name means no lab model.
+    """
+    return (model_folder(name) / "model.safetensors").is_file()
+
+
+def model_path(name: str, progress: bool = True) -> Path:
+    """The folder of a lab model in Hugging Face format, built now where the cache does not hold it.
+
+    Processes that ask for the same model at once wait for the one that builds it.
+
+    Args:
+        name: as for `recipe`; a leading `lab:` is allowed.
+        progress: show a progress bar where there is a terminal.
+
+    Raises:
+        UsageError: the name means no lab model.
+        DemurError: the cache cannot be written.
+    """
+    folder = model_folder(name)
+    if is_built(name):
+        return folder
+    from filelock import FileLock, Timeout
+    from safetensors import SafetensorError
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process to build {name} …", file=sys.stderr)
+            lock.acquire()
+        try:
+            if not is_built(name):
+                _build(name, folder, progress)
+        finally:
+            lock.release()
+    except (OSError, SafetensorError) as error:
+        raise DemurError(
+            f"cannot write lab models to {folder.parent}: {getattr(error, 'strerror', None) or error}; "
+            "set DEMUR_CACHE to a folder with space that you may write to"
+        ) from error
+    return folder
+
+
+def _build(name: str, folder: Path, progress: bool) -> None:
+    chosen = recipe(name)
+    lm = train_dense(chosen, name, progress)
+    with atomic_directory(folder) as temporary:
+        lm.save(temporary)
+        write_json(temporary / "recipe.json", {"name": name, "hash": chosen.hash, "recipe": asdict(chosen)})
+
+
+def rows(name: str) -> datasets.Dataset:
+    """Rows of a lab world by name.
+
+    Args:
+        name: `almanac:forget`, or any recipe and split; `almanac:forget-documents` gives the texts instead of the
+            questions, `almanac:forget@world=1` those of another world. A leading `lab:` is allowed.
+
+    Returns:
+        Columns as in `Almanac.questions` or `Almanac.documents`.
+
+    Raises:
+        UsageError: the name means no lab rows.
+    """
+    import datasets
+
+    base, options = _split_options(name)
+    world_name, colon, split = base.partition(":")
+    known = [*SPLITS, *(f"{s}-documents" for s in SPLITS)]
+    if not colon:
+        raise UsageError(f"{name!r} names no split: write for instance {world_name}:forget")
+    if world_name not in RECIPES:
+        raise UnknownNameError(f"unknown lab world {world_name!r}: {nearest(world_name, RECIPES)}")
+    if split not in known:
+        raise UnknownNameError(f"{world_name} has no split {split!r}: {nearest(split, known)}")
+    chosen = replace(RECIPES[world_name], **options)  # type: ignore[arg-type]
+    world = Almanac(chosen.world, chosen.people)
+    kind = split.removesuffix("-documents")
+    return datasets.Dataset.from_list(world.documents(kind) if split != kind else world.questions(kind))
