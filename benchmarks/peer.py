@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demur.data.collate import IGNORE, Batch, Encoded, collate
+from demur.data.batch import IGNORE, Batch, Encoded, collate
 
 BETA = 0.1
 

@@ -50,7 +50,7 @@ def gradient_bytes(model: torch.nn.Module) -> int:
 
 def plain() -> dict[str, Any]:
     """The peer's side."""
-    from demur.data.collate import collate
+    from demur.data.batch import collate
 
     lm, tables = prepare()
     trainer = peer.PlainNPO(lm.model, RATE)

@@ -14,8 +14,15 @@ def attach(package: str, names: Mapping[str, str]) -> tuple[list[str], Callable[
 
     Args:
         package: the package's `__name__`.
-        names: public name → module of the package that defines it.
+        names: public name → module of the package that defines it. A name must not be that of a module: importing
+            the module would put it in the name's place.
+
+    Raises:
+        ValueError: a name is a module's too.
     """
+    clashes = set(names) & set(names.values())
+    if clashes:
+        raise ValueError(f"{package}: {', '.join(sorted(clashes))} names both a module and what it holds")
 
     def find(name: str) -> Any:
         if name not in names:

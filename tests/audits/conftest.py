@@ -5,7 +5,7 @@ import torch
 
 from audits.tiny_world import tiny_data, tiny_lm
 from demur.data import question_answer
-from demur.data.collate import collate
+from demur.data.batch import collate
 from demur.models import LanguageModel, encode
 
 torch.set_num_threads(1)  # several test processes share the cores

@@ -13,6 +13,7 @@ from datasets import Dataset
 from audits.tiny_world import tiny_data, tiny_lm
 from demur.audits.membership import ATTACKS
 from demur.audits.rouge import rouge_scores
+from demur.audits.tofu import audit_tofu
 from demur.audits.tofu_data import TofuData, TofuSamples, TofuSettings
 from demur.audits.tofu_scoring import tofu_samples
 from demur.errors import UsageError
@@ -165,6 +166,25 @@ def test_rows_without_false_answers_have_no_truth_ratio(knowing_lm: LanguageMode
     assert table["loss"].notna().all()
 
 
+def test_forget_rows_without_a_paraphrase_have_no_truth_ratio_and_world_facts_need_none(
+    knowing_lm: LanguageModel,
+) -> None:
+    data = tiny_data()
+    bare = TofuData(data.forget.remove_columns("paraphrased_answer"), world_facts=data.world_facts)
+    report = audit_tofu(knowing_lm, bare, generation=False)
+    assert "forget_truth_ratio" not in report.summary
+    assert "needs perturbed_answer, and paraphrased_answer" in report.notes["forget_truth_ratio"]
+    assert "world_facts_truth_ratio" in report.summary
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(knowing_lm: LanguageModel) -> None:
+    lm = tiny_lm()
+    lm.tokenizer.eos_token = None
+    for compat in MODES:
+        with pytest.raises(UsageError, match="no end-of-text token"):
+            _measure(lm, tiny_data(), compat=compat)
+
+
 def test_a_missing_question_column_is_named(knowing_lm: LanguageModel) -> None:
     data = TofuData(tiny_data().holdout)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no column 'paraphrased_question'"):
@@ -174,14 +194,17 @@ def test_a_missing_question_column_is_named(knowing_lm: LanguageModel) -> None:
 def test_a_wrapping_engine_answers_and_a_scorer_judges(knowing_lm: LanguageModel) -> None:
     class Refuses:
         def generate(self, prompts: Sequence[Any], **_: Any) -> list[Generation]:
-            return [Generation("I cannot say.", (), "stop") for _ in prompts]
+            made = [Generation("I cannot say.", (), "stop") for _ in prompts]
+            return [*made[:-1], Generation("", (), "error", "connection lost")]
 
         def score(self, prompts: Any, responses: Any) -> Any:
             raise AssertionError("the suite scores with the model itself")
 
-    table = tofu_samples(
+    tables = tofu_samples(
         knowing_lm, tiny_data(), engine=Refuses(), fluency=lambda texts: [float(len(t)) for t in texts]
-    ).tables["forget"]
+    ).tables
+    table, last = tables["forget"], tables["world_facts"].iloc[-1]
+    assert pd.isna(last["generation"]) and pd.isna(last["rougeL_recall"])  # no answer is no score, not 0
     assert set(table["generation"]) == {"I cannot say."}
     assert set(table["fluency"]) == {13.0}
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from demur.data.collate import Encoded
+from demur.data.batch import Encoded
 from demur.errors import UsageError
 from demur.lab import dense
 from demur.lab.almanac import Almanac

@@ -140,7 +140,9 @@ def test_rows_by_name_are_those_of_the_world(split: str) -> None:
 
 
 def test_rows_of_another_world_are_others() -> None:
-    assert sources.rows("almanac:forget@world=1").to_list() == Almanac(1).questions("forget")
+    others = Almanac(1).questions("forget")
+    assert sources.rows("almanac:forget@world=1").to_list() == others
+    assert sources.rows("almanac@world=1,seed=2:forget").to_list() == others
 
 
 @pytest.mark.parametrize(

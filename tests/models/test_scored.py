@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demur import UsageError
-from demur.data.collate import IGNORE, Batch, Encoded, collate
+from demur.data.batch import IGNORE, Batch, Encoded, collate
 from demur.models import head as head_module
 from demur.models import joint_score, score
 from demur.models.head import Head, label_logps, reference_kl

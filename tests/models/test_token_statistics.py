@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from demur import UsageError
-from demur.data.collate import Encoded
+from demur.data.batch import Encoded
 from demur.models import LanguageModel, TokenStats, encode, token_stats
 from models.architectures import ARCHITECTURES
 from tiny import tiny_lm

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from demur.data.collate import IGNORE, Batch
+from demur.data.batch import IGNORE, Batch
 from demur.models.head import Head
 from demur.models.scored import Scored, StoredScores
 from demur.objectives import dpo_loss, ga, graddiff, idkdpo, kl, nll, npo, npo_loss, sft, simnpo, simnpo_loss

@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from demur.data.collate import IGNORE, Batch
+from demur.data.batch import IGNORE, Batch
 from demur.models import score
 from demur.objectives import dpo
 from models.architectures import ARCHITECTURES

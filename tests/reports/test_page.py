@@ -87,6 +87,22 @@ def test_missing_reference_samples_trajectory_and_values_are_said_and_not_drawn(
     assert not made.all("svg")
 
 
+def test_many_or_long_names_become_numbers_with_a_legend(maker, page):
+    few = page(maker.run("ga", COLLAPSED), maker.run("npo", REMEMBERS))
+    assert not [a for a in few.all("ul") if a.get("class") == "legend"]
+    made = page(maker.run("a-name-that-is-far-too-long-for-a-plot", COLLAPSED), maker.run("short", AT_GOLD))
+    assert [a for a in made.all("ul") if a.get("class") == "legend"]
+    html = (maker.root / "report.html").read_text(encoding="utf-8")
+    labels = re.findall(r'<text class="label"[^>]*>([^<]*)</text>', html)
+    assert {"1", "2", "before", "gold"} <= set(labels)
+    assert not any("too-long" in label for label in labels)
+
+
+def test_the_caption_mentions_the_band_only_where_there_is_one(maker, page):
+    assert "band at the foot" in page(maker.run("ga", COLLAPSED)).text
+    assert "band at the foot" not in page(maker.run("simnpo", AT_GOLD)).text
+
+
 def test_unscored_samples_are_counted(maker, page):
     assert "3\u00a0unscored" in page(maker.run("npo", REMEMBERS, unscored=3)).text
 

@@ -14,6 +14,7 @@ from demur.reports.plots import (
     Mark,
     forgetting_plot,
     lines,
+    marker,
     quality_plot,
     scatter,
     trajectory_plot,
@@ -78,10 +79,18 @@ def test_p_values_below_the_axis_are_written_at_the_mark():
 
 
 def test_runs_differ_by_shape_and_by_colour():
-    svg = scatter([Mark(str(i), 0.5, 0.5, series=i) for i in range(8)], UNIT, UNIT, title="t", description="d")
-    drawn = marks_of(svg)
-    assert len({mark.get("class") for mark in drawn}) == 8
-    assert len({re.sub(r"[\d.]+", "", mark.get("d")) + mark.get("d") for mark in drawn}) == 8
+    svg = scatter([Mark(str(i), 0.5, 0.5, series=i) for i in range(24)], UNIT, UNIT, title="t", description="d")
+    looks = [(mark.get("class"), mark.get("d")) for mark in marks_of(svg)]
+    assert len({colour for colour, _ in looks[:8]}) == len({shape for _, shape in looks[:8]}) == 8
+    assert len(set(looks)) == 24
+
+
+def test_a_runs_marker_in_the_legend_is_the_one_in_the_plot():
+    for series in (0, 5, 9):
+        (drawn,) = marks_of(scatter([Mark("m", 0.5, 0.5, series=series)], UNIT, UNIT, title="t", description="d"))
+        (legend,) = ET.fromstring(f"<g>{marker(series)}</g>").iter("path")
+        assert legend.get("class") in drawn.get("class")
+        assert re.sub(r"[\d. -]+", "", legend.get("d")) == re.sub(r"[\d. -]+", "", drawn.get("d"))
 
 
 def test_a_line_has_a_dot_for_every_point_named_by_its_epoch():

@@ -4,6 +4,7 @@ from made_runs import AT_GOLD, BEFORE, GOLD, REMEMBERS
 
 from demur.reports.evidence import read_runs
 from demur.reports.provenance import differing_settings, notices, provenance
+from demur.runs import Result
 
 
 def test_the_command_takes_the_settings_file_as_its_recipe(maker):
@@ -54,6 +55,12 @@ def test_only_settings_that_differ_are_compared(maker):
         "retain_objective": ("–", "nll"),
     }
     assert differing_settings(read_runs(runs[:1])) == []
+
+
+def test_a_missing_number_is_no_other_number_of_questions(maker):
+    folder = maker.run("npo", REMEMBERS)
+    folder.add_results([Result("npo", "tofu", "model_utility", None, None, None, 0, 0)])
+    assert notices(read_runs([folder])) == []
 
 
 def test_runs_on_the_same_footing_need_no_notice(maker):

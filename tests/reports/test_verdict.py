@@ -104,29 +104,35 @@ def test_unchanged_numbers_mean_that_nothing_was_forgotten():
     assert verdict.sentence.startswith("did not measurably forget and keeps its utility: 0.62, as before")
 
 
-def test_what_was_never_learned_is_not_reported_as_unforgotten():
+def test_gold_level_is_no_achievement_where_the_model_before_had_it_too():
     same = measured(**{k: v.value for k, v in GOLD.items()}, forget_quality=0.9)
-    assert judge(same, GOLD, GOLD).outcome == "gold level"
+    verdict = judge(same, GOLD, GOLD)
+    assert (verdict.outcome, verdict.tone) == ("not judged", "unknown")
+    assert "the model before could not be told apart from gold either" in verdict.sentence
+    known_apart = GOLD | measured(forget_quality=1e-9)
+    assert judge(same, known_apart, GOLD).outcome == "gold level"
 
 
 def test_without_gold_the_level_is_not_known_but_the_fall_is_told():
     verdict = judge(run(), BEFORE, None)
     assert (verdict.outcome, verdict.tone) == ("not judged", "unknown")
     assert "forget probability 0.16 (before 0.96)" in verdict.findings[0].text
-    assert "no gold model was audited" in verdict.findings[0].text
+    assert verdict.sentence.startswith("cannot be judged: no gold model was audited")
+    assert "It keeps its utility: 0.60" in verdict.sentence
 
 
 def test_with_gold_but_no_p_value_gold_level_is_not_claimed():
     verdict = judge(run(forget_quality=None), BEFORE, GOLD)
     assert verdict.outcome == "not judged"
     assert "forget quality was not measured" in verdict.findings[0].text
+    assert verdict.sentence.startswith("is near gold in what was measured, but forget quality was not.")
 
 
 def test_no_numbers_at_all_claim_nothing():
     verdict = judge({}, None, None)
     assert (verdict.outcome, verdict.tone) == ("not judged", "unknown")
     assert [finding.answer for finding in verdict.findings] == ["unknown"] * 3
-    assert "its utility was not measured" in verdict.sentence
+    assert verdict.sentence == "cannot be judged: its forget set was not measured. Its utility was not measured."
 
 
 def test_utility_without_a_before_is_not_judged():

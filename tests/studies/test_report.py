@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def result(*parts: PartResult) -> StudyResult:
-    return StudyResult(study="toy", paper="0000.00000", code="abc", versions={"torch": "9"}, parts=list(parts))
+    return StudyResult(study="toy", paper="0000.00000", versions={"torch": "9"}, parts=list(parts))
 
 
 HELD = Claim(text="a | b", measured={2: 0.123456, 1: 20}, threshold="> 0", baselines={"other": {1: 3.0, 2: 4.0}})

@@ -69,9 +69,9 @@ def test_a_part_without_measurement_never_holds():
     ],
 )
 def test_a_study_is_as_good_as_its_worst_part(parts: list[PartResult], verdict: str):
-    assert StudyResult(study="s", paper="0000.00000", code="c", parts=parts).verdict == verdict
+    assert StudyResult(study="s", paper="0000.00000", parts=parts).verdict == verdict
 
 
 def test_a_result_survives_json():
-    result = StudyResult(study="s", paper="0000.00000", code="c", parts=[part(), part(problem="no data")])
+    result = StudyResult(study="s", paper="0000.00000", parts=[part(), part(problem="no data")])
     assert StudyResult.model_validate_json(result.model_dump_json()) == result

@@ -98,8 +98,7 @@ def test_a_seed_that_fails_fails_the_study_and_the_others_are_kept(toy: Toy, tmp
     assert result.verdict == "failed"
     assert "seed 2: ValueError: two is odd" in result.parts[0].problem
     assert sorted(result.parts[0].measurements) == [1]
-    (trace,) = (tmp_path / "out").rglob("*.error.txt")
-    assert "Traceback" in trace.read_text()
+    assert "two is odd" in (tmp_path / "out" / slug / "first" / "seed-2.log").read_text()
 
 
 def test_a_worker_that_dies_fails_its_seed_only(toy: Toy):
@@ -123,6 +122,15 @@ def test_what_cannot_be_measured_here_is_said_and_tried_again_later(toy: Toy, tm
     marker.touch()
     (result,) = run_studies([slug])
     assert result.verdict == "holds" and list(result.parts[1].measurements) == [7]
+
+
+def test_what_a_worker_prints_goes_to_its_log_and_not_to_the_screen(
+    toy: Toy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    slug = toy(body="print('noise', flush=True)")
+    run_studies([slug], seeds=[1], out=tmp_path / "out")
+    assert "noise" not in "".join(capfd.readouterr())
+    assert "noise" in (tmp_path / "out" / slug / "first" / "seed-1.log").read_text()
 
 
 def test_progress_reaches_the_watcher(toy: Toy):

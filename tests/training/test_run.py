@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from demur import DemurError, UsageError
-from demur.data.collate import collate
+from demur.data.batch import collate
 from demur.models import load_model, score
 from demur.training import ForgetSettings, Objective, ObjectiveTrainer, TrainSettings, forget, train
 
@@ -159,7 +159,7 @@ def test_measuring_after_each_epoch_changes_nothing(make_settings: Make, tmp_pat
 
     watched = forget(make_settings(lora=2), tmp_path / "watched", on_epoch)
     alone = forget(make_settings(lora=2), tmp_path / "alone")
-    assert seen == [1, 2, 3]
+    assert seen == [0, 1, 2, 3]
     assert_same_weights(watched.path, alone.path)
 
 
@@ -268,7 +268,7 @@ def test_training_on_rows_raises_their_probability(world: Path, tmp_path: Path) 
 
 
 def test_plan_goes_through_the_anchor_once_an_epoch_and_draws_partners_uniformly() -> None:
-    from demur.data.collate import Encoded
+    from demur.data.batch import Encoded
     from demur.training import paired_plan
 
     anchor = [Encoded([1, 2], 1)] * 50

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -99,6 +99,7 @@ class Audit:
         compat: follow open-unlearning to the letter; a sample without a value then makes its mean undefined.
         seed: seed of the bootstrap.
         resamples: draws of the bootstrap.
+        hints: column → what it is made from, told where it is absent.
     """
 
     samples: Mapping[str, pd.DataFrame]
@@ -106,6 +107,7 @@ class Audit:
     compat: bool = False
     seed: int = 0
     resamples: int = 1000
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     def columns(self, table: str, names: Sequence[str], of: Literal["model", "reference"] = "model") -> NDArray[Any]:
         """Some columns of a table as an array of shape (rows, columns), nan where a sample has no value.
@@ -123,7 +125,8 @@ class Audit:
         absent = [name for name in names if name not in frame or frame[name].isna().all()]
         if absent:
             whose = "the reference's" if of == "reference" else "the"
-            raise Unavailable(f"{whose} {words} rows have no {', '.join(absent)}", len(frame))
+            named = [f"{name} ({self.hints[name]})" if name in self.hints else name for name in absent]
+            raise Unavailable(f"{whose} {words} rows have no {', '.join(named)}", len(frame))
         return frame[list(names)].to_numpy(dtype=np.float64, copy=True)
 
     def pairs(self, table: str, name: str) -> NDArray[Any]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from demur.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,9 +33,14 @@ def compat_encode(
     """Tokens of questions with their answers, ended by the end-of-text token if they do not end so already.
 
     An answer can come out without any label token; its scores are then undefined.
+
+    Raises:
+        UsageError: the tokenizer has no end-of-text token.
     """
     from demur.data import Encoded
 
+    if lm.tokenizer.eos_token_id is None:
+        raise UsageError(f"the tokenizer of {lm.name} has no end-of-text token: set tokenizer.eos_token")
     out = []
     for prompt, response, name in zip(prompts, responses, ids, strict=True):
         front, whole = _front_and_whole(lm, prompt, response, settings)
@@ -53,7 +60,7 @@ def _front_and_whole(
         return tokenizer(front, **options)["input_ids"], tokenizer(front + response, **options)["input_ids"]
     chat = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
     chat += [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    date = {"date_string": settings.date_string} if settings.date_string else {}
+    date: dict[str, Any] = {"date_string": settings.date_string} if settings.date_string else {}
     front_ids: Any = tokenizer.apply_chat_template(
         chat[:-1], tokenize=True, add_generation_prompt=True, return_dict=False, **date
     )
@@ -69,7 +76,7 @@ def compat_token_stats(
     """Score answers token by token from full logits, with pad-equal tokens hidden."""
     import torch
 
-    from demur.data.collate import collate
+    from demur.data.batch import collate
 
     lm.model.eval()
     out: list[TokenStats] = []

@@ -64,6 +64,15 @@ class AuditRequest:
             raise UsageError(f"{self.target} holds no model: audit the model itself")
         return run
 
+    def check(self) -> None:
+        """Refuse what cannot be audited before anything is loaded.
+
+        Raises:
+            UsageError: the run is not finished, or a plain model is to be audited and no folder is named.
+        """
+        if self.run is None and self.out is None:
+            raise UsageError(f"{self.target} is no run folder: pass --out DIR for the results")
+
     @property
     def config(self) -> dict[str, Any]:
         """The run's settings; empty for a plain model."""
@@ -78,10 +87,10 @@ class AuditRequest:
         Raises:
             UsageError: a plain model is audited and no folder is named, or the folder cannot be used.
         """
+        self.check()
         if self.out is not None:
             return RunFolder.create(self.out, {**self.config, "command": "audit", "audited": self.target, **facts})
-        if self.run is None:
-            raise UsageError(f"{self.target} is no run folder: pass --out DIR for the results")
+        assert self.run is not None
         return self.run
 
     def load_model(self, role: str) -> LanguageModel | None:

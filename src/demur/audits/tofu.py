@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from demur.audits.estimates import Audit, evaluate
 from demur.audits.tofu_data import TABLES, TofuData, TofuSamples, TofuSettings
-from demur.audits.tofu_metrics import TOFU_METRICS
+from demur.audits.tofu_metrics import HINTS, TOFU_METRICS
 from demur.audits.tofu_scoring import Fluency, Progress, tofu_samples
 from demur.errors import UsageError
 from demur.files import cache_dir, hash_json
@@ -243,6 +243,7 @@ def report_tofu(
         None if reference is None else reference.tables,
         compat=settings.compat is not None,
         seed=seed,
+        hints=HINTS,
     )
     started = time.perf_counter()
     estimates = evaluate(audit, metrics)

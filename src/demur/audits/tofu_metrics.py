@@ -12,7 +12,7 @@ from demur.audits.membership import auc, privleak
 from demur.audits.model_utility import UTILITY_PARTS, harmonic_mean
 from demur.audits.truth_ratio import Aggregator, truth_ratio_scores
 
-__all__ = ["TOFU_METRICS", "attack_column"]
+__all__ = ["HINTS", "TOFU_METRICS", "attack_column"]
 
 _TOFU, _OPEN_UNLEARNING, _MUSE = "2401.06121", "2506.12618", "2407.06460"
 _WORDS = {
@@ -22,6 +22,14 @@ _WORDS = {
     "world_facts": "world facts",
 }
 _FALLBACK_AUC = 0.5
+
+HINTS = {
+    "truth_ratio": "it needs perturbed_answer, and paraphrased_answer on forget and retain rows",
+    "truth_share": "it needs perturbed_answer and paraphrased_answer",
+    "probability_normalised": "it needs perturbed_answer",
+    "rougeL_recall": "it needs generation",
+}
+"""What the columns are made from that not every audit has."""
 
 
 def _register_mean(name: str, table: str, column: str, better: Any, paper: str, summary: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from demur.audits.open_unlearning import EVAL_FILE, read_eval
 from demur.audits.request import AuditRequest, companions, evaluation_rows
@@ -54,11 +54,9 @@ def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tup
     Raises:
         UsageError: what was asked for cannot be done as asked.
     """
+    request.check()
     settings = make_settings(None, request.settings)
     sources = tofu_sources(request)
-    request.run  # noqa: B018 (an unfinished run is refused before anything is loaded)
-    if request.run is None and request.out is None:
-        raise UsageError(f"{request.target} is no run folder: pass --out DIR for the results")
     data = TofuData.read(**sources)
 
     def told(role: str) -> Callable[[str, int, int], None] | None:
@@ -66,21 +64,15 @@ def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tup
 
     hashes: dict[str, str] = {}
     reference = _reference(request, data, settings, told("reference"), hashes)
-    reports = {}
+    options: dict[str, Any] = {"reference": reference, "settings": settings, "seed": request.seed, "cache": True}
+    reports: dict[str, TofuReport] = {}
     for role in ("run", "before"):
         lm = request.load_model(role)
         if lm is not None:
-            report = audit_tofu(
-                lm,
-                data,
-                reference=reference,
-                settings=settings,
-                role=role,  # type: ignore[arg-type]
-                seed=request.seed,
-                cache=True,
-                progress=told(role),
-            )
-            reports[role] = report
+            if role == "run" and request.run is None:
+                hashes["audited"] = lm.weights_hash()
+            reports[role] = audit_tofu(lm, data, role=role, progress=told(role), **options)
+            del lm  # the next model may need its place
     if reference is not None:
         reports["reference"] = report_tofu(reference, reference, settings, role="reference", seed=request.seed)
     folder = request.folder({"suite": settings.suite, "sources": sources, "reference": request.reference})

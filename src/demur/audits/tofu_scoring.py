@@ -9,7 +9,6 @@ pass already found to be what the model says.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +43,7 @@ Fluency = Callable[[Sequence[str]], Sequence[float]]
 """Scores texts; high is fluent."""
 
 _ATTACKED = ("forget", "holdout")
+_PARAPHRASED = ("forget", "retain")  # their truth is told in other words, for the truth ratio
 
 
 class _Wanted(NamedTuple):
@@ -54,6 +54,15 @@ class _Wanted(NamedTuple):
     kind: str  # "answer", "paraphrase" or "false"
     prompt: str
     response: str
+
+
+class _Answer(NamedTuple):
+    """The true answer to one question: its tokens, what the model makes of them, and the row it is recorded in."""
+
+    want: _Wanted
+    encoded: Encoded
+    stats: TokenStats
+    row: dict[str, Any]
 
 
 def tofu_samples(
@@ -82,43 +91,20 @@ def tofu_samples(
 
     settings = settings or TofuSettings()
     started = time.perf_counter()
-    wanted = [w for name in data.sets for w in _wanted(data, name, settings)]
-    names = {name: list(rows["id"]) for name, rows in data.sets.items()}
-    encoded, stats = _score(lm, wanted, names, settings, progress)
+    tables: dict[str, list[dict[str, Any]]] = {
+        name: [{"id": str(i)} for i in rows["id"]] for name, rows in data.sets.items()
+    }
+    answers = _score(lm, [w for name in data.sets for w in _wanted(data, name, settings)], tables, settings, progress)
     scored = time.perf_counter()
-    tables: dict[str, list[dict[str, Any]]] = {name: [{"id": str(i)} for i in ids] for name, ids in names.items()}
-    answers = []
-    for index, (want, values) in enumerate(zip(wanted, stats, strict=True)):
-        row = tables[want.table][want.row]
-        if want.kind == "answer":
-            answers.append(index)
-            row |= {"prompt": want.prompt, "truth": want.response, **_answer_scores(lm, want, values, settings)}
-        elif want.kind == "paraphrase":
-            row["paraphrased_loss"] = mean_nll(values.logps)
-        else:
-            row.setdefault("perturbed_losses", []).append(mean_nll(values.logps))
-    for row in (r for rows in tables.values() for r in rows):
-        row |= _comparisons(row)
-    asked = [i for i in answers if wanted[i].table != "holdout"]
     if settings.generation:
-        pairs = _generate(
-            lm,
-            [wanted[i] for i in asked],
-            [encoded[i] for i in asked],
-            [stats[i] for i in asked],
-            settings,
-            engine,
-            progress,
-        )
-        for i, (answer, truth) in zip(asked, pairs, strict=True):
-            row = tables[wanted[i].table][wanted[i].row]
-            row |= {"truth": truth, "generation": answer, **dataclasses.asdict(rouge_scores(truth, answer))}
+        _add_generations(lm, answers, settings, engine, progress)
         if fluency is not None:
-            for row, value in zip(tables["forget"], fluency([r["generation"] for r in tables["forget"]]), strict=True):
+            answered = [row for row in tables["forget"] if row["generation"] is not None]
+            for row, value in zip(answered, fluency([r["generation"] for r in answered]), strict=True):
                 row["fluency"] = float(value)
     generated = time.perf_counter()
     if "gradnorm" in settings.attacks:
-        _add_gradient_norms(lm, tables, wanted, encoded, answers, settings, progress)
+        _add_gradient_norms(lm, [a for a in answers if a.want.table in _ATTACKED], settings, progress)
     facts = {
         "settings": dataclasses.asdict(settings),
         "data": data.hash(),
@@ -133,7 +119,7 @@ def tofu_samples(
 
 def _wanted(data: TofuData, name: str, settings: TofuSettings) -> list[_Wanted]:
     rows = data.sets[name]
-    key = settings.question_key if name in ("forget", "retain") else "question"
+    key = settings.question_key if name in _PARAPHRASED else "question"
     if key not in rows.column_names:
         raise UsageError(f"the {name} rows have no column {key!r}: they have {', '.join(rows.column_names)}")
     questions, answers = list(rows[key]), list(rows["answer"])
@@ -149,7 +135,7 @@ def _wanted(data: TofuData, name: str, settings: TofuSettings) -> list[_Wanted]:
         zip(questions, answers, paraphrases, perturbed, strict=True)
     ):
         out.append(_Wanted(name, i, "answer", question, answer))
-        if paraphrase is not None and name in ("forget", "retain"):
+        if paraphrase is not None and name in _PARAPHRASED:
             out.append(_Wanted(name, i, "paraphrase", question, paraphrase))
         out += [_Wanted(name, i, "false", question, text) for text in false or ()]
     return out
@@ -158,14 +144,38 @@ def _wanted(data: TofuData, name: str, settings: TofuSettings) -> list[_Wanted]:
 def _score(
     lm: LanguageModel,
     wanted: Sequence[_Wanted],
-    names: dict[str, list[str]],
+    tables: dict[str, list[dict[str, Any]]],
+    settings: TofuSettings,
+    progress: Progress | None,
+) -> list[_Answer]:
+    """Score all answers, true and false, and record in the tables what follows from their tokens."""
+    encoded, stats = _token_stats(lm, wanted, tables, settings, progress)
+    answers = []
+    for want, item, values in zip(wanted, encoded, stats, strict=True):
+        row = tables[want.table][want.row]
+        if want.kind == "answer":
+            row |= {"prompt": want.prompt, "truth": want.response, **_answer_scores(lm, want, values, settings)}
+            answers.append(_Answer(want, item, values, row))
+        elif want.kind == "paraphrase":
+            row["paraphrased_loss"] = mean_nll(values.logps)
+        else:
+            row.setdefault("perturbed_losses", []).append(mean_nll(values.logps))
+    for answer in answers:
+        answer.row.update(_comparisons(answer.row, answer.want.table in _PARAPHRASED))
+    return answers
+
+
+def _token_stats(
+    lm: LanguageModel,
+    wanted: Sequence[_Wanted],
+    tables: dict[str, list[dict[str, Any]]],
     settings: TofuSettings,
     progress: Progress | None,
 ) -> tuple[list[Encoded], list[TokenStats]]:
     from demur.models import encode, token_stats
 
     prompts, responses = [w.prompt for w in wanted], [w.response for w in wanted]
-    ids = [f"{names[w.table][w.row]} ({w.kind}, {w.table})" for w in wanted]
+    ids = [f"{tables[w.table][w.row]['id']} ({w.kind}, {w.table})" for w in wanted]
     report = _counter(progress, "scoring answers", len(wanted))
     if settings.compat is not None:
         encoded = compat_encode(lm, prompts, responses, ids, settings)
@@ -208,72 +218,71 @@ def _answer_scores(lm: LanguageModel, want: _Wanted, stats: TokenStats, settings
     return out
 
 
-def _comparisons(row: dict[str, Any]) -> dict[str, float]:
-    """Scores that set the true answer against the false ones; empty where a row has no false answers."""
+def _comparisons(row: dict[str, Any], paraphrased: bool) -> dict[str, float]:
+    """Scores that set the true answer against the false ones, as far as the row has what they need."""
     false = row.get("perturbed_losses")
     if not false:
         return {}
-    true = row.get("paraphrased_loss", row["loss"])
-    return {
-        "truth_ratio": float(truth_ratios(true, false)),
-        "truth_share": float(truth_shares(true, false)),
-        "probability_normalised": normalised_probability(row["probability"], np.exp(-np.asarray(false))),
-    }
+    out = {"probability_normalised": normalised_probability(row["probability"], np.exp(-np.asarray(false)))}
+    true = row.get("paraphrased_loss") if paraphrased else row["loss"]
+    if true is not None:
+        out |= {"truth_ratio": float(truth_ratios(true, false)), "truth_share": float(truth_shares(true, false))}
+    return out
 
 
-def _generate(
+def _add_generations(
     lm: LanguageModel,
-    wanted: Sequence[_Wanted],
-    encoded: Sequence[Encoded],
-    stats: Sequence[TokenStats],
+    answers: Sequence[_Answer],
     settings: TofuSettings,
     engine: Engine | None,
     progress: Progress | None,
-) -> list[tuple[str, str]]:
-    """The answer to each question and the truth that it is compared with."""
-    from demur.models import LocalEngine, encode_prompts
-
-    report = _counter(progress, "answering questions", len(wanted))
-    if settings.compat is not None and engine is None:
-        return compat_generate(lm, [w.prompt for w in wanted], [w.response for w in wanted], settings, report)
-    prompts = [w.prompt for w in wanted]
-    truths = [w.response.strip() for w in wanted]
+) -> None:
+    """Let the model, or the engine around it, answer all questions but the hold-out ones, and compare."""
+    asked = [a for a in answers if a.want.table != "holdout"]
+    prompts, truths = [a.want.prompt for a in asked], [a.want.response for a in asked]
+    report = _counter(progress, "answering questions", len(asked))
     if engine is not None:
         made = engine.generate(prompts, max_new_tokens=settings.max_new_tokens)
-        return [(g.text, truth) for g, truth in zip(made, truths, strict=True)]
-    fronts = encode_prompts(lm, prompts)
-    prefill = [_known(e, front, s) for e, front, s in zip(encoded, fronts, stats, strict=True)]
-    made = LocalEngine(lm, settings.batch_size).generate(
-        prompts, max_new_tokens=settings.max_new_tokens, prefill=prefill, progress=report
-    )
-    return [(g.text, truth) for g, truth in zip(made, truths, strict=True)]
+        texts = [None if g.finish == "error" else g.text for g in made]
+    elif settings.compat is not None:
+        pairs = compat_generate(lm, prompts, truths, settings, report)
+        texts, truths = [text for text, _ in pairs], [truth for _, truth in pairs]
+    else:
+        texts = _generate(lm, asked, settings, report)
+    for answer, text, truth in zip(asked, texts, truths, strict=True):
+        answer.row.update(truth=truth.strip(), generation=text)
+        if text is not None:
+            answer.row.update(dataclasses.asdict(rouge_scores(truth, text)))
 
 
-def _known(item: Encoded, front: list[int], stats: TokenStats) -> list[int]:
+def _generate(
+    lm: LanguageModel, asked: Sequence[_Answer], settings: TofuSettings, report: Callable[[int], None] | None
+) -> list[str | None]:
+    from demur.models import LocalEngine, encode_prompts
+
+    prompts = [a.want.prompt for a in asked]
+    prefill = [_known(lm, a, front) for a, front in zip(asked, encode_prompts(lm, prompts), strict=True)]
+    engine = LocalEngine(lm, settings.batch_size)
+    made = engine.generate(prompts, max_new_tokens=settings.max_new_tokens, prefill=prefill, progress=report)
+    return [g.text for g in made]
+
+
+def _known(lm: LanguageModel, answer: _Answer, front: list[int]) -> list[int]:
     """The beginning of the true answer that greedy decoding would produce, by the scoring pass."""
+    item, hits = answer.encoded, answer.stats.hits
     if item.input_ids[: item.prompt_length] != front:
         return []  # the tokenizer merged across the border: the prompt alone reads differently
-    wrong = np.flatnonzero(~stats.hits)
-    return stats.token_ids[: int(wrong[0]) if wrong.size else len(stats.hits)].tolist()
+    wrong = np.flatnonzero(~hits)
+    known: list[int] = answer.stats.token_ids[: int(wrong[0]) if wrong.size else len(hits)].tolist()
+    end = lm.tokenizer.eos_token_id
+    return known[: known.index(end) + 1] if end in known else known
 
 
 def _add_gradient_norms(
-    lm: LanguageModel,
-    tables: dict[str, list[dict[str, Any]]],
-    wanted: Sequence[_Wanted],
-    encoded: Sequence[Encoded],
-    answers: Sequence[int],
-    settings: TofuSettings,
-    progress: Progress | None,
+    lm: LanguageModel, answers: Sequence[_Answer], settings: TofuSettings, progress: Progress | None
 ) -> None:
-    attacked = [i for i in answers if wanted[i].table in _ATTACKED]
     compat = settings.compat is not None
-    norms = gradient_norms(
-        lm,
-        [encoded[i] for i in attacked],
-        strict=not compat,
-        mask_pads=compat,
-        progress=_counter(progress, "taking gradients", len(attacked)),
-    )
-    for i, norm in zip(attacked, norms, strict=True):
-        tables[wanted[i].table][wanted[i].row]["mia_gradnorm"] = math.nan if np.isnan(norm) else float(norm)
+    report = _counter(progress, "taking gradients", len(answers))
+    norms = gradient_norms(lm, [a.encoded for a in answers], strict=not compat, mask_pads=compat, progress=report)
+    for answer, norm in zip(answers, norms, strict=True):
+        answer.row["mia_gradnorm"] = float(norm)

@@ -54,7 +54,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print the 
         )
     console = Console()
     console.print(table)
-    console.print(f"Rows, from Python: demur.lab.rows('almanac:SPLIT'), SPLIT one of {', '.join(SPLITS)}.")
+    console.print(f"Their rows are called lab:almanac:SPLIT, with SPLIT one of {', '.join(SPLITS)}.")
 
 
 @app.command("build")

@@ -13,7 +13,7 @@ __all__ = ["report"]
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN…", show_default=False, help="Run folders that `demur audit` has measured."),
+        typer.Argument(metavar="RUN", show_default=False, help="Run folders that `demur audit` has measured."),
     ],
     out: Annotated[
         Path | None,

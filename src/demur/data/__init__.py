@@ -12,9 +12,9 @@ from demur.lazy import attach
 
 if TYPE_CHECKING:
     from demur.data.abstentions import ABSTENTIONS as ABSTENTIONS
-    from demur.data.collate import Batch as Batch
-    from demur.data.collate import Encoded as Encoded
-    from demur.data.collate import collate as collate
+    from demur.data.batch import Batch as Batch
+    from demur.data.batch import Encoded as Encoded
+    from demur.data.batch import collate as collate
     from demur.data.columns import dataset_from_rows as dataset_from_rows
     from demur.data.readers import check_rows as check_rows
     from demur.data.readers import read_lines as read_lines
@@ -33,14 +33,14 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "ABSTENTIONS": "abstentions",
-        "Batch": "collate",
-        "Encoded": "collate",
+        "Batch": "batch",
+        "Encoded": "batch",
         "Example": "rows",
         "Message": "rows",
         "Prompt": "rows",
         "TofuRow": "rows",
         "check_rows": "readers",
-        "collate": "collate",
+        "collate": "batch",
         "dataset_from_rows": "columns",
         "find_overlap": "splits",
         "question_answer": "rows",

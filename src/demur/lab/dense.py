@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-    from demur.data.collate import Encoded
+    from demur.data.batch import Encoded
     from demur.models.language_model import LanguageModel
 
 __all__ = ["DenseRecipe", "train_dense"]
@@ -148,7 +148,7 @@ def _fit(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from demur.data.collate import IGNORE, collate
+    from demur.data.batch import IGNORE, collate
 
     batches = list(_batches(encoded, recipe))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.01)

@@ -39,21 +39,20 @@ RECIPES: Mapping[str, DenseRecipe] = {
 }
 
 
-def _split_options(name: str) -> tuple[str, dict[str, int | float]]:
-    """`almanac@seed=2,epochs=20` → ("almanac", {"seed": 2, "epochs": 20})."""
-    base, _, text = name.removeprefix("lab:").partition("@")
+def _settings(text: str, name: str) -> dict[str, int | float]:
+    """`seed=2,epochs=20` → {"seed": 2, "epochs": 20}."""
     known = {f.name: type(f.default) for f in fields(DenseRecipe) if isinstance(f.default, int | float)}
-    options: dict[str, int | float] = {}
+    out: dict[str, int | float] = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
         if key not in known:
             raise UsageError(f"a lab model has no setting {key!r} (in {name!r}): {nearest(key, known)}")
         try:
-            options[key] = known[key](value)
+            out[key] = known[key](value)
         except ValueError:
             wanted = "a whole number" if known[key] is int else "a number"
-            raise UsageError(f"{key} must be {wanted} in {name!r}: write for instance {base}@seed=2") from None
-    return base, options
+            raise UsageError(f"{key} must be {wanted} in {name!r}: write for instance almanac@seed=2") from None
+    return out
 
 
 def recipe(name: str) -> DenseRecipe:
@@ -67,10 +66,10 @@ def recipe(name: str) -> DenseRecipe:
         UnknownNameError: there is no such recipe.
         UsageError: a setting is unknown or its value is not a number.
     """
-    base, options = _split_options(name)
+    base, _, text = name.removeprefix("lab:").partition("@")
     if base not in RECIPES:
         raise UnknownNameError(f"unknown lab model {base!r}: {nearest(base, RECIPES)}")
-    return replace(RECIPES[base], **options)  # type: ignore[arg-type]
+    return replace(RECIPES[base], **_settings(text, name))  # type: ignore[arg-type]
 
 
 def model_folder(name: str) -> Path:
@@ -79,7 +78,8 @@ def model_folder(name: str) -> Path:
     Raises:
         UsageError: the name means no lab model.
     """
-    return cache_dir() / "lab" / f"{_split_options(name)[0]}-{recipe(name).hash[:16]}"
+    base = name.removeprefix("lab:").partition("@")[0]
+    return cache_dir() / "lab" / f"{base}-{recipe(name).hash[:16]}"
 
 
 def is_built(name: str) -> bool:
@@ -144,7 +144,8 @@ def rows(name: str) -> datasets.Dataset:
 
     Args:
         name: `almanac:forget`, or any recipe and split; `almanac:forget-documents` gives the texts instead of the
-            questions, `almanac:forget@world=1` those of another world. A leading `lab:` is allowed.
+            questions, `almanac:forget@world=1` or `almanac@world=1:forget` those of another world. A leading `lab:` is
+            allowed.
 
     Returns:
         Columns as in `Almanac.questions` or `Almanac.documents`.
@@ -154,16 +155,15 @@ def rows(name: str) -> datasets.Dataset:
     """
     import datasets
 
-    base, options = _split_options(name)
-    world_name, colon, split = base.partition(":")
+    model, colon, part = name.removeprefix("lab:").partition(":")
+    split, _, text = part.partition("@")
     known = [*SPLITS, *(f"{s}-documents" for s in SPLITS)]
     if not colon:
-        raise UsageError(f"{name!r} names no split: write for instance {world_name}:forget")
-    if world_name not in RECIPES:
-        raise UnknownNameError(f"unknown lab world {world_name!r}: {nearest(world_name, RECIPES)}")
+        raise UsageError(f"{name!r} names no split: write for instance {model}:forget")
+    chosen = recipe(model)
     if split not in known:
-        raise UnknownNameError(f"{world_name} has no split {split!r}: {nearest(split, known)}")
-    chosen = replace(RECIPES[world_name], **options)  # type: ignore[arg-type]
+        raise UnknownNameError(f"{model} has no split {split!r}: {nearest(split, known)}")
+    chosen = replace(chosen, **_settings(text, name))  # type: ignore[arg-type]
     world = Almanac(chosen.world, chosen.people)
     kind = split.removesuffix("-documents")
     return datasets.Dataset.from_list(world.documents(kind) if split != kind else world.questions(kind))

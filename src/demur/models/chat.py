@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from demur.data.collate import Encoded
+from demur.data.batch import Encoded
 from demur.errors import UsageError
 from demur.models.engine import Prompt
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -60,8 +61,23 @@ class LanguageModel:
 
     def save(self, folder: str | Path) -> None:
         """Write model (safetensors) and tokenizer in Hugging Face format."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with _quiet():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own progress bars, which flash past for every file."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def hash_weights(state: Mapping[str, torch.Tensor]) -> str:
@@ -123,7 +139,8 @@ def load_model(
         UsageError: the model cannot be found or loaded, is no causal LM, or has no chat template.
     """
     path = resolve_model(str(name))
-    model, tokenizer = _load(path, dtype, trust_remote_code)
+    with _quiet():
+        model, tokenizer = _load(path, dtype, trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if template == "auto":

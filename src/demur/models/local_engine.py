@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demur.data.collate import Encoded, collate
+from demur.data.batch import Encoded, collate
 from demur.errors import UsageError
 from demur.models.chat import encode, encode_prompts
 from demur.models.engine import Generation, Prompt, ResponseScore

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from demur.data.collate import IGNORE, Batch
+from demur.data.batch import IGNORE, Batch
 from demur.errors import UsageError
 from demur.models.head import Head, capture_hidden, label_logps, reference_kl
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demur.data.collate import IGNORE, Batch, Encoded, collate
+from demur.data.batch import IGNORE, Batch, Encoded, collate
 from demur.errors import UsageError
 from demur.models.head import Head, capture_hidden
 from demur.models.scored import checked_head, forward_inputs, unwrapped

@@ -20,7 +20,7 @@ from demur.errors import UsageError
 from demur.files import atomic_write
 from demur.reports.evidence import Evidence, Model, Role, Run, read_runs
 from demur.reports.glossary import ARROWS, GROUPS, HEADLINE, describe
-from demur.reports.plots import STYLE, Line, Mark, forgetting_plot, marker, quality_plot, trajectory_plot
+from demur.reports.plots import STYLE, Line, Mark, forgetting_plot, marker, quality_plot, quality_scale, trajectory_plot
 from demur.reports.provenance import differing_settings, notices, provenance
 from demur.reports.questions import embed_json, questions_data
 from demur.reports.tables import footnotes, full_table, headline_table
@@ -182,8 +182,10 @@ def _figures(evidence: Evidence, keys: Mapping[str, str]) -> list[Figure]:
     if any(mark.role == "run" for mark in quality):
         caption = (
             "Up and to the right is better. Above the dashed line the test sees no difference from gold. "
-            "Gold compared with itself has p = 1. The band at the foot holds p-values that are smaller still."
+            "Gold compared with itself has p = 1."
         )
+        if quality_scale([m.y for m in quality]).floor:
+            caption += " The band at the foot holds p-values that are smaller still."
         figures.append(Figure(Markup(quality_plot(quality)), caption))
     measured = [
         mark for model in evidence.models if (mark := _mark(evidence, model, "model_utility", keys)) is not None

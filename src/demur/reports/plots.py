@@ -26,6 +26,7 @@ __all__ = [
     "lines",
     "marker",
     "quality_plot",
+    "quality_scale",
     "scatter",
     "trajectory_plot",
 ]
@@ -150,7 +151,7 @@ def lines(
 
 def marker(series: int) -> str:
     """The marker of a run as a small SVG of its own, for a legend beside the plots."""
-    path = shape_path(SHAPES[series % len(SHAPES)], 8.0, 8.0, 5.5)
+    path = shape_path(_shape(series), 8.0, 8.0, 5.5)
     return (
         '<svg class="plot marker" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">'
         f'<path class="c{series % COLOURS}" d="{path}"/></svg>'
@@ -173,11 +174,16 @@ def quality_plot(marks: Sequence[Mark], threshold: float = 0.05, utility: str = 
     return scatter(
         marks,
         Scale.around(f"{utility} →", [m.x for m in marks]),
-        Scale.powers("Forget quality (p) →", [m.y for m in marks]),
+        quality_scale([m.y for m in marks]),
         title=f"Forget quality against {utility.lower()}",
         description=_told(marks, utility.lower(), "forget quality", log=True),
         rules=[(math.log10(threshold), f"p = {threshold:g}")],
     )
+
+
+def quality_scale(logs: Sequence[float]) -> Scale:
+    """The axis of forget quality that holds these base-10 logarithms of p-values."""
+    return Scale.powers("Forget quality (p) →", logs)
 
 
 def trajectory_plot(series: Sequence[Line], marks: Sequence[Mark]) -> str:
@@ -196,6 +202,11 @@ def trajectory_plot(series: Sequence[Line], marks: Sequence[Mark]) -> str:
         ),
         marks=marks,
     )
+
+
+def _shape(series: int) -> str:
+    """The shape of a run's marker; runs that share a colour differ in shape."""
+    return SHAPES[(series + series // COLOURS) % len(SHAPES)]
 
 
 def _told(marks: Sequence[Mark], x: str, y: str, log: bool) -> str:
@@ -293,7 +304,7 @@ def _mark(mark: Mark, x: Scale, y: Scale, taken: list[Box], wanted: list[tuple[s
         taken.append(Box(px - 1, high, px + 1, low))
     shape, size = {"before": ("circle", 5.5), "reference": ("star", 6.5)}.get(mark.role, ("", 5.5))
     if mark.series is not None and not shape:
-        shape = SHAPES[mark.series % len(SHAPES)]
+        shape = _shape(mark.series)
     kind = "fixed" if mark.series is None else f"c{mark.series % COLOURS}"
     kind += " ring" if mark.role == "before" else ""
     text = mark.label
@@ -310,7 +321,7 @@ def _line(line: Line, x: Scale, y: Scale, taken: list[Box], wanted: list[tuple[s
     if not line.points:
         return []
     places = [_at(x, y, *point) for point in line.points]
-    colour, shape = line.series % COLOURS, SHAPES[line.series % len(SHAPES)]
+    colour, shape = line.series % COLOURS, _shape(line.series)
     out = [f'<path class="path s{colour}" d="M{"L".join(f"{px:.1f} {py:.1f}" for px, py in places)}"/>']
     for i, (px, py) in enumerate(places):
         last = i == len(places) - 1

@@ -111,7 +111,8 @@ def notices(evidence: Evidence) -> list[str]:
 def _sizes(evidence: Evidence) -> list[str]:
     uneven = []
     for metric in dict.fromkeys(m for model in evidence.models for m in model.results):
-        sizes = {m.results[metric].n + m.results[metric].unscored for m in evidence.models if metric in m.results}
+        results = [m.results[metric] for m in evidence.models if metric in m.results]
+        sizes = {r.n + r.unscored for r in results if r.value is not None}
         if len(sizes) > 1:
             uneven.append(describe(metric).label)
     if not uneven:

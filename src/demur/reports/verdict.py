@@ -25,9 +25,6 @@ PARTS = tuple(
     for measure in ("probability", "rouge", "truth_ratio")
 )
 
-Forgetting = Literal["gold", "near", "differs", "above", "below", "both", "unchanged", "unknown"]
-Utility = Literal["kept", "reduced", "collapsed", "unknown"]
-Privacy = Literal["even", "shows", "stands out", "unknown"]
 Outcome = Literal[
     "collapsed",
     "did not forget",
@@ -71,8 +68,8 @@ class Rules:
                 f"interval and gold's do not meet and the values differ by more than {number(self.margin)}. "
                 f"Gold level: none does, and forget quality is at least {self.p_value:g}. A p-value that high means "
                 "that the "
-                "test saw no difference, not that there is none; with few questions it sees little. "
-                "Without a gold model the level is not known."
+                "test saw no difference, not that there is none; with few questions it sees little. The level is not "
+                "known without a gold model, nor where the model before cannot be told from gold either."
             ),
             "utility": (
                 f"Kept: at least {100 * self.kept:.0f} % of the value before. Collapsed: at most "
@@ -207,8 +204,20 @@ def _forgetting(run: Measured, before: Measured, reference: Measured, rules: Rul
     else:
         answer, text = "unknown", "there is nothing to compare its numbers on the forget set with"
 
+    if answer in ("gold", "near") and _like_gold(before, reference, rules):
+        answer, text = "nothing to forget", f"{text}; neither is the model before told apart from it"
     evidence = [_line(m, run, before, reference) for m in direct]
     return Finding("forgetting", answer, text, tuple([*evidence, _capital(quality)] if quality else evidence))
+
+
+def _like_gold(before: Measured, reference: Measured, rules: Rules) -> bool:
+    """Whether even the model before cannot be told from gold: then a run that cannot either has shown nothing."""
+    compared = [m for m in DIRECT if _value(before, m) is not None and _value(reference, m) is not None]
+    p, _ = _quality(before)
+    if not compared and p is None:
+        return False
+    apart = any(_apart(before[m], reference[m], rules.margin) for m in compared)
+    return not apart and (p is None or p >= rules.p_value)
 
 
 def _quality(run: Measured) -> tuple[float | None, str]:
@@ -360,6 +369,8 @@ def _sentence(outcome: Outcome, findings: tuple[Finding, Finding, Finding], forg
 def _unjudged(forgetting: Finding) -> str:
     if forgetting.answer == "near":
         return "is near gold in what was measured, but forget quality was not."
+    if forgetting.answer == "nothing to forget":
+        return "cannot be judged: the model before could not be told apart from gold either."
     if not forgetting.evidence:
         return "cannot be judged: its forget set was not measured."
     return "cannot be judged: no gold model was audited that shows how much a deletion leaves."

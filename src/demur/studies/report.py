@@ -66,7 +66,7 @@ def _part_lines(part: PartResult) -> list[str]:
     lines = [f"### {part.name}: {part.verdict}", "", part.summary, ""]
     if part.problem is not None:
         return [*lines, f"{part.verdict.capitalize()}: {part.problem}.", ""]
-    lines += [f"Seeds {seeds}; {max(part.seconds.values()):.0f} s for the slowest.", ""]
+    lines += [f"Seeds {seeds}; {max(part.seconds.values()):.0f} s for the slowest; code {part.code}.", ""]
     lines += ["| claim | measured, seed by seed | threshold | holds | beside it |", "| --- | --- | --- | --- | --- |"]
     return [*lines, *map(_claim_row, part.claims), ""]
 
@@ -94,8 +94,7 @@ def results_page(results: Sequence[StudyResult]) -> str:
     lines.append("")
     for result in results:
         versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-        source = f"Code {result.code}; {versions}. Again: `demur studies run {result.study}`."
-        lines += [f"## {result.study}", "", source, ""]
+        lines += [f"## {result.study}", "", f"Again: `demur studies run {result.study}`. Made with {versions}.", ""]
         for part in result.parts:
             lines += _part_lines(part)
     return "\n".join(lines).rstrip() + "\n"

@@ -77,6 +77,7 @@ class PartResult(BaseModel):
 
     Attributes:
         name, summary: the part.
+        code: hash of the code that was run.
         seeds: seeds that were asked for.
         seconds: seed → seconds of the run that measured it.
         measurements: seed → name → value.
@@ -87,6 +88,7 @@ class PartResult(BaseModel):
 
     name: str
     summary: str
+    code: str = ""
     seeds: list[int]
     seconds: dict[int, float] = {}
     measurements: dict[int, dict[str, float]] = {}
@@ -111,14 +113,12 @@ class StudyResult(BaseModel):
     Attributes:
         study: its slug.
         paper: arXiv id of its paper.
-        code: hash of the code that was run.
         versions: versions of what the numbers depend on.
         parts: what each part found.
     """
 
     study: str
     paper: str
-    code: str
     versions: dict[str, str] = {}
     parts: list[PartResult] = Field(min_length=1)
 

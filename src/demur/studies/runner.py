@@ -92,10 +92,10 @@ def _imported_files(source: str) -> Iterable[Path]:
 
 
 def code_hash(module: str) -> str:
-    """Hash of what a study's numbers depend on: its file, every room it imports, and the versions of torch and so on.
+    """Hash of what measurements depend on: a study's file, every room it imports, and the versions of torch and so on.
 
     Args:
-        module: the study's module.
+        module: the module that the measuring function is in.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
@@ -117,6 +117,14 @@ def _find_part(study: str, name: str) -> Part:
     return next(part for part in studies.get(study).facts["parts"] if part.name == name)
 
 
+def _write_output_to(log: Path) -> None:
+    """Send what this process prints to a file, so that libraries' bars and warnings do not break the parent's."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+
+
 def _work(task: Task, threads: int, channel: Connection) -> None:
     """Measure one seed in a process of its own; the parent learns of it through `channel`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its workers
@@ -130,6 +138,8 @@ def _work(task: Task, threads: int, channel: Connection) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch is imported, which happens below
         os.environ[variable] = str(threads)
+    log = task.file.with_suffix(".log")
+    _write_output_to(log)
     last = 0.0
 
     def progress(done: float, total: float, note: str = "") -> None:
@@ -148,10 +158,8 @@ def _work(task: Task, threads: int, channel: Connection) -> None:
     except NotMeasured as reason:
         channel.send(("not measured", 0, 1, str(reason)))
     except Exception as error:
-        where = task.file.with_suffix(".error.txt")
-        where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_text(traceback.format_exc(), encoding="utf-8")
-        channel.send(("failed", 0, 1, f"{type(error).__name__}: {error} (traceback in {where})"))
+        traceback.print_exc()
+        channel.send(("failed", 0, 1, f"{type(error).__name__}: {error} (traceback in {log})"))
     finally:
         channel.close()
 
@@ -205,6 +213,7 @@ def _part_result(part: Part, tasks: Sequence[Task], ends: dict[Task, Event]) -> 
     result = PartResult(
         name=part.name,
         summary=part.summary,
+        code=tasks[0].code,
         seeds=[task.seed for task in tasks],
         seconds={seed: record["seconds"] for seed, record in records.items()},
         measurements={seed: record["measurements"] for seed, record in records.items()},
@@ -250,17 +259,16 @@ def run_studies(
         raise UsageError(f"--jobs must be at least 1, not {jobs}")
     if seeds is not None and not seeds:
         raise UsageError("at least one seed is needed")
-    plan: list[tuple[str, str, Part, list[Task]]] = []
+    plan: list[tuple[str, Part, list[Task]]] = []
     for slug in dict.fromkeys(slugs):
-        component = studies.get(slug)
-        module = component.function.__module__
-        code = code_hash(module)
-        folder = Path(out) / slug if out is not None else cache_dir() / "studies" / slug / code
-        for part in component.facts["parts"]:
+        for part in studies.get(slug).facts["parts"]:
+            module = part.measure.__module__
+            code = code_hash(module)
+            folder = Path(out) / slug if out is not None else cache_dir() / "studies" / slug / code
             wanted = dict.fromkeys(seeds if seeds is not None else part.seeds)
             files = {seed: folder / part.name / f"seed-{seed}.json" for seed in wanted}
             tasks = [Task(slug, module, part.name, seed, code, file) for seed, file in files.items()]
-            plan.append((slug, code, part, tasks))
+            plan.append((slug, part, tasks))
     open_tasks = []
     for task in (task for *_, tasks in plan for task in tasks):
         if _stored(task) is None:
@@ -271,11 +279,11 @@ def run_studies(
     jobs = max(1, min(jobs or cores, len(open_tasks)))
     ends = _run(open_tasks, jobs, max(1, cores // jobs), watch)
     results: dict[str, StudyResult] = {}
-    for slug, code, part, tasks in plan:
+    for slug, part, tasks in plan:
         found = _part_result(part, tasks, ends)
         if slug in results:
             results[slug].parts.append(found)
         else:
             paper = studies.get(slug).facts["paper"]
-            results[slug] = StudyResult(study=slug, paper=paper, code=code, versions=_versions(), parts=[found])
+            results[slug] = StudyResult(study=slug, paper=paper, versions=_versions(), parts=[found])
     return list(results.values())

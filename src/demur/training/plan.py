@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from demur.data.collate import Encoded
+from demur.data.batch import Encoded
 from demur.errors import UsageError
 
 __all__ = ["EpochSampler", "Plan", "PlannedRows", "paired_plan"]

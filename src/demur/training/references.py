@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demur.data.collate import IGNORE, Batch, Encoded, collate
+from demur.data.batch import IGNORE, Batch, Encoded, collate
 from demur.files import atomic_write, cache_dir, hash_json
 from demur.models.head import Head
 from demur.models.language_model import LanguageModel

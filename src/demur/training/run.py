@@ -6,6 +6,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 
 import demur
 from demur.data.abstentions import ABSTENTIONS
-from demur.data.collate import Encoded
+from demur.data.batch import Encoded
 from demur.data.readers import read_lines, read_rows
 from demur.data.rows import question_answer, rows_hash
 from demur.data.splits import require_disjoint
@@ -47,7 +48,8 @@ def forget(settings: ForgetSettings, out: str | Path, on_epoch: OnEpoch | None =
     Args:
         settings: what to forget, from what, and how.
         out: the run folder.
-        on_epoch: called with the model and the number of epochs done, after each; must leave the model as it is.
+        on_epoch: called with the model and the number of epochs done, before the first (0) and after each; must
+            leave the model as it is.
 
     Returns:
         The run folder; its `model/` loads with transformers or peft.
@@ -181,6 +183,7 @@ def _run(
     run.update_state(
         status="running",
         demur=demur.__version__,
+        versions={name: version(name) for name in ("torch", "transformers", "peft", "datasets")},
         hashes={"data": {role: rows_hash(r) for role, r in rows.items()}, "weights": {"before": before}},
     )
     started = time.monotonic()
@@ -191,14 +194,15 @@ def _run(
             lm.save(folder)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        _note_failure(run, status, error)
+        _note_failure(run, status, started, error)
         if _disk_full(error):
             raise DemurError(f"the disk is full: free some space and run the same command again ({out})") from error
         raise
     hashes = run.state["hashes"]
     hashes["weights"]["after"] = lm.weights_hash()
-    run.log("trained", seconds=round(time.monotonic() - started, 2))
-    run.update_state(status="complete", hashes=hashes, template=lm.template, seconds=time.monotonic() - started)
+    seconds = _count_time(run, started)
+    run.log("trained", seconds=seconds)
+    run.update_state(status="complete", hashes=hashes, template=lm.template)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return run
 
@@ -300,9 +304,17 @@ class _LogToRun(transformers.TrainerCallback):
             self.run.log("step", step=state.global_step, **logs)
 
 
-def _note_failure(run: RunFolder, status: str, error: BaseException) -> None:
+def _count_time(run: RunFolder, started: float) -> float:
+    """Add this process's seconds to those of earlier ones."""
+    seconds = round(run.state.get("seconds", 0.0) + time.monotonic() - started, 2)
+    run.update_state(seconds=seconds)
+    return seconds
+
+
+def _note_failure(run: RunFolder, status: str, started: float, error: BaseException) -> None:
     """Say in the folder how the run ended; a full disk may refuse even that."""
     try:
+        _count_time(run, started)
         run.update_state(status=status)
         run.log(status, reason=str(error) or type(error).__name__)
     except OSError:

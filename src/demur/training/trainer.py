@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from demur.data.collate import Batch, collate
+from demur.data.batch import Batch, collate
 from demur.errors import DemurError
 from demur.models.language_model import LanguageModel
 from demur.models.scored import joint_score
@@ -164,7 +164,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 class EpochCallback(TrainerCallback):
-    """Calls a function after every epoch, without touching the run's random state.
+    """Calls a function before the first epoch and after every one, without touching the run's random state.
 
     Args:
         function: takes the number of epochs done.
@@ -173,6 +173,13 @@ class EpochCallback(TrainerCallback):
     def __init__(self, function: Callable[[int], None]) -> None:
         self.function = function
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == 0:
+            self._call(0)
+
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._call(round(state.epoch or 0))
+
+    def _call(self, epoch: int) -> None:
         with torch.random.fork_rng():
-            self.function(round(state.epoch or 0))
+            self.function(epoch)
