@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from demur.studies import npo
+from demur.studies import NotMeasured, npo
 from demur.studies.npo import KEEP, Points, World, descend, divergence, fit_head, losses, make_world
 
 
@@ -152,3 +153,53 @@ def test_the_measurements_are_those_that_the_claims_read(monkeypatch: pytest.Mon
     measured = npo.synthetic(1)
     assert len(measured) == 42 and all(math.isfinite(value) for value in measured.values())
     assert npo.synthetic.check({1: measured, 2: measured})
+
+
+def test_without_the_data_the_language_model_part_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("DEMUR_SHARED_DATA", str(tmp_path))
+    with pytest.raises(NotMeasured, match="DEMUR_SHARED_DATA"):
+        npo.tofu(1)
+
+
+def _tofu(change: dict[str, float]) -> dict[str, bool]:
+    values = {"before": (0.96, 0.96, 1e-6), "gold": (0.001, 0.94, 1.0), "GA": (1e-9, 1e-9, 0.5)}
+    values |= {"GradDiff": (1e-9, 0.7, 0.1), "NPO": (1e-3, 1e-3, 0.6), "NPO+RT": (0.04, 0.96, 0.05)}
+    values |= {"NPO+KL": (0.04, 0.95, 0.05), "SimNPO": (0.2, 0.97, 1e-5), "IdkDPO": (0.14, 0.96, 1e-5)}
+    row = {
+        f"{name} {what}": number
+        for name, numbers in values.items()
+        for what, number in zip(("forget", "retain", "forget quality"), numbers, strict=True)
+    }
+    table = pd.DataFrame.from_dict({1: row, 2: {**row, **change}}, orient="index")
+    return {claim.text: claim.holds for claim in npo.tofu_claims(table)}
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({}, 0),
+        ({"before forget": 0.5}, 1),
+        ({"GA retain": 0.02}, 1),
+        ({"GradDiff forget": 2e-4}, 1),
+        ({"NPO+RT forget": 0.21}, 1),
+        ({"NPO+RT forget": 9e-5}, 1),
+        ({"NPO+RT retain": 0.84}, 1),
+        ({"NPO forget quality": 0.04}, 1),
+    ],
+    ids=str,
+)
+def test_every_claim_about_language_models_can_fail_on_one_seed(change: dict[str, float], broken: int):
+    assert sum(not holds for holds in _tofu(change).values()) == broken
+
+
+def test_the_language_model_part_measures_what_its_claims_read(
+    shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DEMUR_SHARED_DATA", str(shared_data("tofu").parent))
+    monkeypatch.setattr(npo, "KEPT_ROWS", 8)
+    for settings in (npo.LEARN, npo.UNLEARN):
+        monkeypatch.setitem(settings, "epochs", 1)
+    measured = npo.tofu(1)
+    assert measured["gold forget quality"] == 1.0
+    assert all(0 <= value <= 1 for value in measured.values())
+    assert npo.tofu.check({1: measured})

@@ -133,10 +133,18 @@ def test_what_a_worker_prints_goes_to_its_log_and_not_to_the_screen(
     assert "noise" in (tmp_path / "out" / slug / "first" / "seed-1.log").read_text()
 
 
+def test_temporary_files_lie_in_the_folder_of_the_run_and_go_away(toy: Toy, tmp_path: Path):
+    body = f"import tempfile; Path({str(tmp_path / 'where')!r}).write_text(tempfile.mkdtemp())"
+    slug = toy(body=body)
+    run_studies([slug], seeds=[1], out=tmp_path / "out")
+    used = Path((tmp_path / "where").read_text())
+    assert used.is_relative_to(tmp_path / "out") and not used.exists()
+
+
 def test_progress_reaches_the_watcher(toy: Toy):
     events: list[Event] = []
     run_studies([toy()], seeds=[1], watch=events.append)
-    assert [event.kind for event in events if event.kind != "progress"] == ["started", "done"]
+    assert [event.kind for event in events if event.kind != "progress"] == ["waiting", "started", "done"]
     assert ("counting", 3) in {(event.note, event.total) for event in events if event.kind == "progress"}
 
 
@@ -218,6 +226,7 @@ def test_a_stopped_run_leaves_no_worker_and_goes_on_where_it_was(toy: Toy, log: 
     assert not list(out.rglob("*.partial"))
     release.touch()
     (result,) = run_studies([slug], out=out)
+    assert not list(out.rglob("*.work"))
     assert result.verdict == "holds"
     assert [seed for _, seed, *_ in log()] == ["1", "2", "2", "3"] or [seed for _, seed, *_ in log()] == [
         "1",

@@ -29,6 +29,7 @@ def demo(
     """
     import time
 
+    import torch
     from rich.console import Console
 
     from demur.audits import AuditRequest, Trajectory, run_tofu
@@ -36,6 +37,7 @@ def demo(
     from demur.reports import write_report
     from demur.training import ForgetSettings, forget
 
+    torch.set_num_threads(1)  # models this small lose more to a second thread than they gain
     started = time.monotonic()
     console = Console(stderr=True)
 

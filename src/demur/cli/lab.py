@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -77,3 +78,37 @@ def show_path(name: _Name) -> None:
     from demur.lab import model_folder
 
     typer.echo(model_folder(name))
+
+
+@app.command("new")
+def new(
+    rows: Annotated[list[str], typer.Argument(metavar="ROWS…", help="Data whose words the tokenizer learns.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    vocabulary: Annotated[int, typer.Option(help="Number of tokens.")] = 1536,
+    width: Annotated[int, typer.Option(help="Size of a hidden state.")] = 128,
+    layers: Annotated[int, typer.Option(help="Number of decoder layers.")] = 2,
+    seed: Annotated[int, typer.Option(help="Decides the weights.")] = 0,
+) -> None:
+    """Make a small untrained model with a tokenizer for your own text, to train with demur train.
+
+    Example: demur lab new tofu:full --out models/new
+    """
+    from demur.data import read_rows
+    from demur.errors import UsageError
+    from demur.files import atomic_directory
+    from demur.lab import new_model
+
+    if out.exists():
+        raise UsageError(f"{out} exists: choose another --out")
+    texts = [
+        text
+        for source in rows
+        for row in read_rows(source)
+        for value in row.values()
+        for text in (value if isinstance(value, list) else [value])
+        if isinstance(text, str)
+    ]
+    lm = new_model(texts, vocabulary=vocabulary, width=width, layers=layers, seed=seed)
+    with atomic_directory(out) as folder:
+        lm.save(folder)
+    typer.echo(f"{out}: {sum(p.numel() for p in lm.model.parameters()):,} weights, {len(lm.tokenizer)} tokens")

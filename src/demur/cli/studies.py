@@ -13,6 +13,7 @@ import typer
 from demur.errors import DemurError, UsageError
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
     from rich.table import Table
 
     from demur.studies.results import PartResult, StudyResult
@@ -78,7 +79,9 @@ def _claims_table(part: PartResult) -> Table:
 
     from demur.studies.report import seed_by_seed, spread
 
-    table = Table("claim", "measured per seed", "threshold", "holds", "baselines", show_lines=True)
+    table = Table(show_lines=True)
+    for heading in ("claim", "measured per seed", "threshold", "holds", "baselines"):
+        table.add_column(heading, overflow="fold")
     for claim in part.claims:
         table.add_row(
             escape(claim.text) + (" [dim](ours)[/]" if claim.kind == "ours" else ""),
@@ -124,20 +127,27 @@ def _watcher() -> Iterator[Callable[[Event], None]]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True) as bars:
-        by_task = {}
+        whole = bars.add_task("all seeds", total=None, note="")
+        shares: dict[str, float] = {}
+        running: dict[str, TaskID] = {}
 
         def watch(event: Event) -> None:
             label = event.task.label
-            if event.kind == "started":
-                by_task[label] = bars.add_task(label, total=1.0, note="")
+            if event.kind == "waiting":
+                shares[label] = 0.0
+            elif event.kind == "started":
+                running[label] = bars.add_task(label, total=1.0, note="")
             elif event.kind == "progress":
-                bars.update(by_task[label], completed=event.done, total=event.total, note=event.note)
+                shares[label] = event.done / event.total
+                bars.update(running[label], completed=shares[label], note=event.note)
             else:
-                if label in by_task:
-                    bars.remove_task(by_task.pop(label))
+                shares[label] = 1.0
+                if label in running:
+                    bars.remove_task(running.pop(label))
                 said = "measured before" if event.kind == "found" else event.kind
                 why = f": {event.note}" if event.note else ""
                 console.print(f"{label}: {said}{why}", markup=False, highlight=False)
+            bars.update(whole, completed=sum(shares.values()), total=len(shares))
 
         yield watch
 

@@ -10,6 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "Entity": "almanac",
         "almanac_rows": "almanac",
         "DenseRecipe": "dense",
+        "new_model": "dense",
         "train_dense": "dense",
         "RECIPES": "sources",
         "is_built": "sources",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from demur.data.batch import Encoded
     from demur.models.language_model import LanguageModel
 
-__all__ = ["DenseRecipe", "train_dense"]
+__all__ = ["DenseRecipe", "new_model", "train_dense"]
 
 _FORMAT = 1  # raised when a change below makes the same recipe end in other weights
 _CONTEXT = 512
@@ -95,6 +95,54 @@ def _texts(world: Almanac) -> Iterator[str]:
         yield from (document["text"] for document in world.documents(split))
 
 
+def new_model(
+    texts: Iterable[str],
+    *,
+    vocabulary: int = 1536,
+    width: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    spread: float = 0.06,
+    seed: int = 0,
+    name: str = "new",
+) -> LanguageModel:
+    """A small Llama-type model with random weights and a tokenizer of the texts' own words, ready to be trained.
+
+    Seeds torch's global random state.
+
+    Args:
+        texts: what the tokenizer is trained on.
+        vocabulary: number of tokens, special ones included.
+        width, layers, heads: the model's size; the feed-forward part is three times as wide.
+        spread: standard deviation of the initial weights.
+        seed: decides the weights.
+        name: what to call it.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from demur.lab.tokenizer import train_tokenizer
+    from demur.models.language_model import LanguageModel
+
+    tokenizer = train_tokenizer(texts, vocabulary, _CONTEXT)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=_CONTEXT,
+        initializer_range=spread,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    return LanguageModel(LlamaForCausalLM(config).float(), tokenizer, "chat", name)
+
+
 def train_dense(recipe: DenseRecipe, name: str = "lab", progress: bool = True) -> LanguageModel:
     """Train a model on a world's answers.
 
@@ -109,34 +157,24 @@ def train_dense(recipe: DenseRecipe, name: str = "lab", progress: bool = True) -
         The model on the CPU, in eval mode.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    from demur.lab.tokenizer import train_tokenizer
     from demur.models.chat import encode
-    from demur.models.language_model import LanguageModel
 
     world = _world(recipe.world, recipe.people)
-    tokenizer = train_tokenizer(_texts(world), recipe.vocabulary, _CONTEXT)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.width,
-        intermediate_size=3 * recipe.width,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=_CONTEXT,
-        initializer_range=recipe.spread,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     with _threads(recipe.threads), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        lm = LanguageModel(LlamaForCausalLM(config).float(), tokenizer, "chat", name)
+        lm = new_model(
+            _texts(world),
+            vocabulary=recipe.vocabulary,
+            width=recipe.width,
+            layers=recipe.layers,
+            heads=recipe.heads,
+            spread=recipe.spread,
+            seed=recipe.seed,
+            name=name,
+        )
         rows = [row for split in recipe.splits for row in world.questions(split)]
         encoded = encode(lm, [r["question"] for r in rows], [r["answer"] for r in rows], [r["id"] for r in rows])
-        _fit(lm.model, encoded, recipe, tokenizer, f"training {name}" if progress else None)
+        _fit(lm.model, encoded, recipe, lm.tokenizer, f"training {name}" if progress else None)
     lm.model.eval()
     return lm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,26 @@ def _render_with_response(tokenizer: PreTrainedTokenizerBase, template: str, pro
 def _ids(lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
-    # A chat template writes its own beginning-of-text token; plain text gets the tokenizer's.
-    return lm.tokenizer(list(texts), add_special_tokens=lm.template == "plain")["input_ids"]
+    encoded = lm.tokenizer(
+        list(texts),
+        add_special_tokens=lm.template == "plain",  # a chat template writes its own beginning-of-text token
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def _fronts(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Tokens of each rendered prompt; a prompt that occurs again is not tokenised again."""
+    distinct = {_key(p): p for p in prompts}
+    ids = _ids(lm, [render(lm.tokenizer, lm.template, p) for p in distinct.values()])
+    known = dict(zip(distinct, ids, strict=True))
+    return [known[_key(p)] for p in prompts]
+
+
+def _key(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else json.dumps(prompt)
 
 
 def encode_prompts(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -62,7 +81,7 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[in
     Raises:
         UsageError: a prompt leaves no room for an answer in the model's context; the message counts its tokens.
     """
-    out = _ids(lm, [render(lm.tokenizer, lm.template, p) for p in prompts])
+    out = _fronts(lm, prompts)
     for row, ids in enumerate(out):
         _check_length(lm, len(ids) + 1, f"prompt {row}")
     return out
@@ -91,7 +110,7 @@ def encode(
     if eos is None:
         raise UsageError(f"the tokenizer of {lm.name} has no end-of-text token: set tokenizer.eos_token")
     names = [str(i) for i in range(len(prompts))] if ids is None else [str(i) for i in ids]
-    fronts = _ids(lm, [render(lm.tokenizer, lm.template, p) for p in prompts])
+    fronts = _fronts(lm, prompts)
     wholes = _ids(
         lm, [_render_with_response(lm.tokenizer, lm.template, p, r) for p, r in zip(prompts, responses, strict=True)]
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LanguageModel", "hash_weights", "load_model", "resolve_model"]
+__all__ = ["LanguageModel", "hash_weights", "load_model", "quiet_transformers", "resolve_model"]
 
 Template = Literal["chat", "plain"]
 
@@ -61,13 +61,13 @@ class LanguageModel:
 
     def save(self, folder: str | Path) -> None:
         """Write model (safetensors) and tokenizer in Hugging Face format."""
-        with _quiet():
+        with quiet_transformers():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without transformers' own progress bars, which flash past for every file."""
     from transformers.utils import logging
 
@@ -139,7 +139,7 @@ def load_model(
         UsageError: the model cannot be found or loaded, is no causal LM, or has no chat template.
     """
     path = resolve_model(str(name))
-    with _quiet():
+    with quiet_transformers():
         model, tokenizer = _load(path, dtype, trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -409,7 +409,7 @@ def tofu_claims(m: pd.DataFrame) -> Iterator[Claim]:
         baselines={name: retain[name] for name in ("before", "gold", "GradDiff", "NPO+KL", "SimNPO", "IdkDPO")},
     )
     yield Claim(
-        text="Forget quality alone misleads: NPO without a retain term, whose model is ruined, scores higher (ratio of p)",
+        text="Forget quality alone misleads: NPO without a retain term, a ruined model, scores higher (ratio of p)",
         measured=quality["NPO"] / quality["NPO+RT"],
         threshold="> 1",
         kind="ours",

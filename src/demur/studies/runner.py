@@ -11,7 +11,9 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import signal
+import tempfile
 import threading
 import time
 import traceback
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from demur.errors import UsageError
 from demur.files import cache_dir, write_json
@@ -49,12 +51,17 @@ class Task:
         """How the task is called in messages."""
         return f"{self.study} {self.part} seed {self.seed}"
 
+    @property
+    def work(self) -> Path:
+        """Folder of the task's temporary files, gone when it ends."""
+        return self.file.with_suffix(".work")
+
 
 @dataclass(frozen=True)
 class Event:
     """What the runner tells its watcher.
 
-    `kind` is "found" (measured before), "started", "progress", "done", "not measured" or "failed".
+    `kind` is "found" (measured before), "waiting", "started", "progress", "done", "not measured" or "failed".
     """
 
     task: Task
@@ -119,7 +126,6 @@ def _find_part(study: str, name: str) -> Part:
 
 def _write_output_to(log: Path) -> None:
     """Send what this process prints to a file, so that libraries' bars and warnings do not break the parent's."""
-    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -139,6 +145,9 @@ def _work(task: Task, threads: int, channel: Connection) -> None:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch is imported, which happens below
         os.environ[variable] = str(threads)
     log = task.file.with_suffix(".log")
+    shutil.rmtree(task.work, ignore_errors=True)
+    task.work.mkdir(parents=True)
+    tempfile.tempdir = str(task.work)
     _write_output_to(log)
     last = 0.0
 
@@ -161,6 +170,7 @@ def _work(task: Task, threads: int, channel: Connection) -> None:
         traceback.print_exc()
         channel.send(("failed", 0, 1, f"{type(error).__name__}: {error} (traceback in {log})"))
     finally:
+        shutil.rmtree(task.work, ignore_errors=True)
         channel.close()
 
 
@@ -179,7 +189,7 @@ def _run(tasks: Sequence[Task], jobs: int, threads: int, watch: Callable[[Event]
                 process.start()
                 theirs.close()
                 watch(Event(task, "started"))
-            for channel in wait(list(running)):
+            for channel in cast("list[Connection]", wait(list(running))):
                 task, process = running[channel]
                 try:
                     event = Event(task, *channel.recv())
@@ -193,10 +203,11 @@ def _run(tasks: Sequence[Task], jobs: int, threads: int, watch: Callable[[Event]
                     ends[task] = event
                 watch(event)
     finally:
-        for _, process in running.values():
+        for task, process in running.values():
             if process.pid is not None:
                 process.terminate()
                 process.join()
+                shutil.rmtree(task.work, ignore_errors=True)
     return ends
 
 
@@ -271,10 +282,9 @@ def run_studies(
             plan.append((slug, part, tasks))
     open_tasks = []
     for task in (task for *_, tasks in plan for task in tasks):
-        if _stored(task) is None:
-            open_tasks.append(task)
-        else:
-            watch(Event(task, "found"))
+        found_before = _stored(task) is not None
+        watch(Event(task, "found" if found_before else "waiting"))
+        open_tasks += [] if found_before else [task]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = max(1, min(jobs or cores, len(open_tasks)))
     ends = _run(open_tasks, jobs, max(1, cores // jobs), watch)

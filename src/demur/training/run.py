@@ -25,7 +25,7 @@ from demur.data.splits import require_disjoint
 from demur.errors import DemurError, UsageError
 from demur.files import atomic_directory
 from demur.models.chat import encode
-from demur.models.language_model import LanguageModel, load_model
+from demur.models.language_model import LanguageModel, load_model, quiet_transformers
 from demur.runs import RunFolder
 from demur.training.objective import Objective
 from demur.training.plan import Plan, paired_plan
@@ -289,7 +289,8 @@ def _fit(
     if resumed is not None:
         run.log("resumed", checkpoint=resumed.name)
     try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with quiet_transformers():
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
         bar.stop()
     lm.model.eval()
