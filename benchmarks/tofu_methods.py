@@ -103,7 +103,9 @@ def one_seed(seed: int, out: str) -> list[dict[str, Any]]:
         for row in found.to_dict("records"):
             role = {"run": name, "before": "before", "reference": "gold"}[row["role"]]
             if role == name or name == next(iter(METHODS)):
-                table.append({"method": role, "seed": seed, **{k: row[k] for k in ("metric", "value", "low", "high", "n")}})
+                table.append(
+                    {"method": role, "seed": seed, **{k: row[k] for k in ("metric", "value", "low", "high", "n")}}
+                )
     return table
 
 

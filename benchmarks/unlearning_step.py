@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,7 @@ def demur() -> dict[str, Any]:
 
         def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
             self.before, self.started = measure.resident(), time.perf_counter()
-            with open("/proc/self/clear_refs", "w") as file:
-                file.write("5")
+            Path("/proc/self/clear_refs").write_text("5")
 
         def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
             self.seconds = time.perf_counter() - self.started

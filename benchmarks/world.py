@@ -16,20 +16,34 @@ VOCABULARY = 128_256
 """Llama 3's; the tokenizer uses fewer, which changes nothing for the projection."""
 
 
+_TOFU = {
+    "forget": "tofu:forget10_perturbed",
+    "retain": "tofu:retain_perturbed",
+    "real_authors": "tofu:real_authors_perturbed",
+    "world_facts": "tofu:world_facts_perturbed",
+}
+
+
 def rows(split: str) -> Dataset:
-    """`forget` or `retain` rows in TOFU's format."""
+    """Rows in TOFU's format of `forget`, `retain`, `real_authors` or `world_facts`."""
     from demur.data import read_rows
 
-    folder = os.environ.get("DEMUR_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-    if (Path(folder) / "tofu").is_dir():
-        os.environ["DEMUR_SHARED_DATA"] = str(folder)
-        return read_rows({"forget": "tofu:forget10_perturbed", "retain": "tofu:retain_perturbed"}[split])
-    return read_rows(f"almanac:{split}")
+    folder = Path(os.environ.get("DEMUR_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not (folder / "tofu").is_dir():
+        return read_rows(f"lab:almanac:{split}")
+    os.environ["DEMUR_SHARED_DATA"] = str(folder)
+    return read_rows(_TOFU[split])
 
 
 def texts() -> list[str]:
     """All text that the tokenizer is trained on."""
-    return [str(value) for split in ("forget", "retain") for row in rows(split) for value in row.values()]
+    return [
+        text
+        for split in _TOFU
+        for row in rows(split)
+        for value in row.values()
+        for text in (value if isinstance(value, list) else [str(value)])
+    ]
 
 
 def model(tokenizer: Any, hidden: int = 256, layers: int = 4) -> LanguageModel:

@@ -11,6 +11,7 @@ report.html        written by `demur report`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from demur.errors import UsageError
-from demur.files import atomic_write, write_json
+from demur.files import atomic_write, read_settings, require_writable, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,31 +109,51 @@ class RunFolder:
         """
         import yaml
 
-        run = cls(path)
+        run = cls.check(path, config)
         file = run.path / "config.yaml"
         if file.exists():
-            if run.config != json.loads(json.dumps(config)):
-                changed = sorted(k for k in {*run.config, *config} if run.config.get(k) != config.get(k))
-                raise UsageError(
-                    f"{path} holds a run with other settings ({', '.join(changed)}): choose another --out or remove it"
-                )
             return run
-        if run.path.exists() and any(run.path.iterdir()):
-            raise UsageError(f"{path} exists and is no run folder: choose another --out")
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as temporary:
                 temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
         except OSError as error:
+            with contextlib.suppress(OSError):
+                run.path.rmdir()
             raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
+        return run
+
+    @classmethod
+    def check(cls, path: str | os.PathLike[str], config: dict[str, Any]) -> RunFolder:
+        """The folder that `create` would make or take up; nothing is written.
+
+        Raises:
+            UsageError: as for `create`.
+        """
+        run = cls(path)
+        if run.path.is_dir():
+            if (run.path / "config.yaml").exists():
+                known, wanted = run.config, json.loads(json.dumps(config))
+                changed = sorted(k for k in {*known, *wanted} if known.get(k) != wanted.get(k))
+                if changed:
+                    names = ", ".join(changed)
+                    raise UsageError(
+                        f"{path} holds a run with other settings ({names}): choose another --out or remove it"
+                    )
+            elif any(run.path.iterdir()):
+                raise UsageError(f"{path} exists and is no run folder: choose another --out")
+        elif run.path.exists():
+            raise UsageError(f"{path} is a file, not a folder: choose another --out")
+        require_writable(path)
         return run
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run's resolved settings."""
-        import yaml
+        """The run's resolved settings.
 
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        Raises:
+            UsageError: `config.yaml` is not what a run writes.
+        """
+        return read_settings(self.path / "config.yaml")
 
     @property
     def state(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_unknown_model_names_are_explained(name: str, message: str) -> None:
 
 
 def test_folder_that_is_no_model_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a model folder: it has no config.json"):
+    with pytest.raises(UsageError, match=r"is not a model folder: it has no config\.json"):
         load_model(tmp_path)
 
 

@@ -211,3 +211,13 @@ def test_first_token_without_a_predecessor_is_never_a_label() -> None:
     hidden = torch.zeros(2, 4, 3)
     scored = Scored(batch, hidden, Head(torch.zeros(9, 3)))
     assert float(scored.nll) == pytest.approx(math.log(9))
+
+
+def test_gradients_can_be_asked_for_twice() -> None:
+    model = ARCHITECTURES["llama"]()
+    loss = score(model, collate(rows(), 0)).nll
+    parameters = list(model.parameters())
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    second = torch.autograd.grad(loss, parameters)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b)

@@ -10,7 +10,7 @@ import pytest
 from demur.training import ForgetSettings, TrainSettings, train
 from tiny import save_tiny
 
-NUMBERS = "zero one two three four five six seven eight nine ten eleven".split()
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from demur.audits.tofu_data import TABLES, TofuData, TofuSamples, TofuSettings
 from demur.audits.tofu_metrics import HINTS, TOFU_METRICS
 from demur.audits.tofu_scoring import Fluency, Progress, tofu_samples
 from demur.errors import UsageError
-from demur.files import cache_dir, hash_json
+from demur.files import cache_dir, hash_json, writable_cache
 from demur.runs import Result, RunFolder
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ def cached_samples(
         found = TofuSamples.load(folder)
         return dataclasses.replace(found, model=lm.name)
     except (OSError, ValueError, KeyError):  # absent, or not what `save` writes: measure and replace it
+        writable_cache()
         samples = tofu_samples(lm, data, settings, progress=progress)
         samples.save(folder)
         return samples

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -33,16 +33,21 @@ def build():  # type: ignore[no-untyped-def]
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            from demur import __version__
+
+            typer.echo(__version__)
+            raise typer.Exit
+
     @app.callback()
     def root(
         debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-        version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+        version: bool = typer.Option(
+            False, "--version", help="Print the version and stop.", is_eager=True, callback=show_version
+        ),
     ) -> None:
-        if version:
-            from demur import __version__
-
-            print(__version__)
-            raise typer.Exit
+        return
 
     for panel, verbs in _PANELS.items():
         for verb in verbs:
@@ -66,37 +71,46 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(words: list[str], debug: bool) -> int:
-    import click
-    import typer
-
-    from demur.errors import DemurError
-
     try:
-        result = typer.main.get_command(build()).main(args=words, prog_name="demur", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except (KeyboardInterrupt, click.exceptions.Abort):
+        import typer
+
+        command = typer.main.get_command(build())
+        try:
+            # Not `command.main`, which in some versions of typer turns Ctrl-C into an exit without a word.
+            with command.make_context("demur", words) as context:
+                command.invoke(context)
+        except typer.Exit as end:
+            return end.exit_code
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
         return _say("interrupted; what was finished is kept, and the same command goes on from there", 1)
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            return int(error.code or 0)
-        if debug:
-            raise
-        if isinstance(error, DemurError):
-            return _say(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
         if hasattr(error, "format_message"):  # click's own, whichever click typer brings along
             return _say(error.format_message(), getattr(error, "exit_code", 2))
-        if isinstance(error, OSError):
-            return _say(_os_message(error), 1)
-        return _say(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
 
 
-def _os_message(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return "the disk is full: free some space and run the same command again"
-    what = f" {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{what}"
+def _explain(error: Exception) -> int:
+    from demur.errors import DemurError
+    from demur.files import disk_full
+
+    if isinstance(error, DemurError):
+        return _say(str(error), error.exit_code)
+    if disk_full(error):
+        return _say("the disk is full: free some space and run the same command again", 1)
+    if isinstance(error, OSError):
+        what = f": {error.filename}" if error.filename else ""
+        return _say(f"{error.strerror or error}{what}", 1)
+    return _say(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
 
 
 def _say(message: str, code: int) -> int:
-    print(f"demur: {message}", file=sys.stderr)
+    if message:  # a verb without arguments has shown its help
+        print(f"demur: {message}", file=sys.stderr)
     return code

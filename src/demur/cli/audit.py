@@ -1,57 +1,87 @@
-"""demur audit"""
+"""`demur audit`: measure a run or a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from demur.cli import options
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from demur.runs import Result
 
+__all__ = ["audit"]
+
 
 def audit(
-    target: str = typer.Argument(..., metavar="RUN", help="Run folder, or any model together with --out."),
-    suite: str = typer.Option("tofu", help="What to measure."),
-    reference: str | None = typer.Option(
-        None, help="Gold model that never saw the forget rows: a model, a run folder, or a TOFU_EVAL.json."
-    ),
-    forget: str | None = typer.Option(None, help="Forget rows. [the run's; with perturbed answers for tofu:…]"),
-    retain: str | None = typer.Option(None, help="Retain rows. [the run's]"),
-    real_authors: str | None = typer.Option(None, help="Rows about real authors. [the benchmark's]"),
-    world_facts: str | None = typer.Option(None, help="Rows about the world. [the benchmark's]"),
-    holdout: str | None = typer.Option(None, help="Rows never trained on, for membership inference. [the run's]"),
-    compat: str | None = typer.Option(None, help="Repeat another code to the letter: open-unlearning."),
-    before: bool = typer.Option(True, help="Measure also the model that the run started from."),
-    generation: bool = typer.Option(True, help="Answer the questions, for ROUGE and utility."),
-    attack: list[str] = typer.Option([], help="Membership attack; may be repeated. [all but gradnorm]"),
-    question_key: str | None = typer.Option(None, help="question or paraphrased_question."),
-    max_new_tokens: int | None = typer.Option(None, help="Longest answer. [200]"),
-    batch_size: int | None = typer.Option(None, help="Answers in one forward pass. [32]"),
-    system_prompt: str | None = typer.Option(None, help="With --compat: text of the system's turn."),
-    date_string: str | None = typer.Option(None, help="With --compat: date that the chat template is given."),
-    template: str | None = typer.Option(None, help="How prompts are shown: chat or plain. [the run's]"),
-    device: str | None = typer.Option(None, help="auto, cpu or cuda. [the run's]"),
-    dtype: str | None = typer.Option(None, help="Type to load weights in, for instance bfloat16. [the run's]"),
-    seed: int = typer.Option(0, help="Seed of the bootstrap intervals."),
-    out: Path | None = typer.Option(None, help="Folder for results and samples. [the run folder]"),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
+    target: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or any model together with --out.")],
+    suite: Annotated[str, typer.Option(help="What to measure.")] = "tofu",
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Gold model that never saw the forget rows: a model, a run folder, or a TOFU_EVAL.json."),
+    ] = None,
+    forget: Annotated[
+        str | None, typer.Option(show_default="the run's", help="Forget rows; those of tofu:… with perturbed answers.")
+    ] = None,
+    retain: Annotated[str | None, typer.Option(show_default="the run's", help="Retain rows.")] = None,
+    real_authors: Annotated[
+        str | None, typer.Option(show_default="the benchmark's", help="Rows about real authors.")
+    ] = None,
+    world_facts: Annotated[
+        str | None, typer.Option(show_default="the benchmark's", help="Rows about the world.")
+    ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(show_default="the run's", help="Rows never trained on, for membership inference."),
+    ] = None,
+    compat: Annotated[str | None, typer.Option(help="Repeat another code to the letter: open-unlearning.")] = None,
+    before: Annotated[bool, typer.Option(help="Measure also the model that the run started from.")] = True,
+    generation: Annotated[bool, typer.Option(help="Answer the questions, for ROUGE and utility.")] = True,
+    attack: Annotated[
+        list[str] | None, typer.Option(show_default="all but gradnorm", help="Membership attack; may be repeated.")
+    ] = None,
+    question_key: Annotated[
+        str | None, typer.Option(show_default="question", help="Column to ask: question or paraphrased_question.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(show_default="200", help="Longest answer, in tokens.")] = None,
+    batch_size: Annotated[int | None, typer.Option(show_default="32", help="Answers in one forward pass.")] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="With --compat: text of the system's turn.")] = None,
+    date_string: Annotated[
+        str | None, typer.Option(help="With --compat: date that the chat template is given.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(show_default="the run's", help="How prompts are shown: auto, chat or plain.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(show_default="the run's", help="auto, cpu or cuda.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(show_default="the run's", help="Type to load weights in, for instance bfloat16."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(show_default="the run folder", help="Folder for results and samples.")
+    ] = None,
+    trust_remote_code: options.TrustRemoteCode = None,
 ) -> None:
     """Measure what a run forgot, what it kept, and what an outsider can tell.
 
-    [dim]Example: demur audit runs/npo --suite tofu --reference lab:almanac-gold[/dim]
+    Example: demur audit runs/npo --suite tofu --reference lab:almanac-gold
     """
     from demur.audits import AuditRequest, find_suite
+    from demur.files import require_writable
 
     run_suite = find_suite(suite)
+    if out is not None or Path(target).is_dir():
+        require_writable(out or target)
     settings = {
         "compat": compat,
-        "attacks": tuple(attack) or None,
+        "attacks": tuple(attack or ()) or None,
         "question_key": question_key,
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
@@ -77,14 +107,14 @@ def audit(
             "template": template,
             "device": device,
             "dtype": dtype,
-            "trust_remote_code": trust_remote_code or None,
+            "trust_remote_code": trust_remote_code,
         },
         seed,
     )
     with _watcher() as watch:
         folder, reports = run_suite(request, watch)
     _print(reports)
-    print(f"{folder.path}: audited; see it with: demur report {folder.path}")
+    typer.echo(f"{folder.path}: audited; see it with: demur report {folder.path}")
 
 
 @contextmanager
@@ -116,12 +146,13 @@ def _print(reports: Sequence[Any]) -> None:
 
 def _table(columns: Sequence[Sequence[Result]]) -> Table:
     """Metrics by role, with their direction and 95 % intervals."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from demur.reports.glossary import ARROWS
 
     roles = [results[0].role for results in columns]
-    table = Table("metric", "good", *(role for role in roles), "n", title="95 % intervals in brackets")
+    metric = Column("metric", no_wrap=True)  # on a narrow screen the numbers wrap: names cut short look alike
+    table = Table(metric, "good", *roles, "n", title="95 % intervals in brackets")
     by_role = [{r.metric: r for r in results} for results in columns]
     for result in columns[0]:
         cells = [_cell(found.get(result.metric)) for found in by_role]

@@ -16,13 +16,18 @@ def _data() -> None:
     """Look at data sets before anything is trained on them."""
 
 
-@app.command(epilog="Example: demur data check forget.jsonl --require question --require answer")
+@app.command("check")
 def check(
-    source: Annotated[str, typer.Argument(help="File, folder, tofu:NAME or hub name; a slice like [0:40] may follow.")],
+    source: Annotated[
+        str, typer.Argument(metavar="ROWS", help="File, folder, tofu:NAME or hub name; a slice like [0:40] may follow.")
+    ],
     require: Annotated[list[str] | None, typer.Option(help="Column that every row must have; may be repeated.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a folder, a hub data set, or the column 'split'.")] = None,
 ) -> None:
-    """Read a data set, check its rows, and print what was read; a bad row is named by file, line and column."""
+    """Read a data set, check its rows, and print what was read; a bad row is named by file, line and column.
+
+    Example: demur data check forget.jsonl --require question --require answer
+    """
     import json
 
     from demur.data import read_rows, rows_hash

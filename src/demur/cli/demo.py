@@ -1,4 +1,4 @@
-"""demur demo"""
+"""`demur demo`: the main job, once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ METHODS = {
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Decides models, order and partners.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the forget set.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Decides models, order and partners.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the forget set.")] = 8,
 ) -> None:
     """Do the main job once, offline: train a small model and its gold reference, forget four ways, audit, report.
 
-    [dim]Example: demur demo --out runs/demo[/dim]
+    Example: demur demo --out runs/demo
     """
     import time
 
@@ -33,10 +33,12 @@ def demo(
     from rich.console import Console
 
     from demur.audits import AuditRequest, Trajectory, run_tofu
+    from demur.files import require_writable
     from demur.models import resolve_model
     from demur.reports import write_report
     from demur.training import ForgetSettings, forget
 
+    require_writable(out)
     torch.set_num_threads(1)  # models this small lose more to a second thread than they gain
     started = time.monotonic()
     console = Console(stderr=True)
@@ -68,4 +70,4 @@ def demo(
         runs.append(run)
     report = write_report(runs, out / "report.html")
     say("done")
-    print(f"report: {report}")
+    typer.echo(f"report: {report}")

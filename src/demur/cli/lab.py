@@ -82,12 +82,12 @@ def show_path(name: _Name) -> None:
 
 @app.command("new")
 def new(
-    rows: Annotated[list[str], typer.Argument(metavar="ROWS…", help="Data whose words the tokenizer learns.")],
+    rows: Annotated[list[str], typer.Argument(metavar="ROWS", help="Data whose words the tokenizer learns.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
-    vocabulary: Annotated[int, typer.Option(help="Number of tokens.")] = 1536,
-    width: Annotated[int, typer.Option(help="Size of a hidden state.")] = 128,
-    layers: Annotated[int, typer.Option(help="Number of decoder layers.")] = 2,
-    seed: Annotated[int, typer.Option(help="Decides the weights.")] = 0,
+    vocabulary: Annotated[int, typer.Option(min=300, help="At most this many tokens.")] = 1536,
+    width: Annotated[int, typer.Option(min=8, help="Size of a hidden state, a multiple of 8.")] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="Number of decoder layers.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the weights.")] = 0,
 ) -> None:
     """Make a small untrained model with a tokenizer for your own text, to train with demur train.
 
@@ -95,11 +95,14 @@ def new(
     """
     from demur.data import read_rows
     from demur.errors import UsageError
-    from demur.files import atomic_directory
+    from demur.files import atomic_directory, require_writable
     from demur.lab import new_model
 
     if out.exists():
         raise UsageError(f"{out} exists: choose another --out")
+    if width % 8:
+        raise UsageError(f"--width must be a multiple of 8, not {width}")
+    require_writable(out)
     texts = [
         text
         for source in rows

@@ -1,14 +1,20 @@
-"""demur objectives"""
+"""`demur objectives`: the losses."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+__all__ = ["objectives"]
 
-def objectives(name: str | None = typer.Argument(None, help="Show one objective in full.")) -> None:
+
+def objectives(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show one objective in full.")] = None,
+) -> None:
     """List the losses that forget and train accept, with their options.
 
-    [dim]Example: demur objectives npo[/dim]
+    Example: demur objectives npo
     """
     import inspect
 
@@ -20,7 +26,7 @@ def objectives(name: str | None = typer.Argument(None, help="Show one objective 
 
     if name is not None:
         component = registry.get(name)
-        print(inspect.getdoc(component.function))
+        typer.echo(inspect.getdoc(component.function))
         return
     table = Table("name", "rows", "reference", "retain term", "options", "what it does", box=None)
     for each in registry.names():

@@ -1,20 +1,98 @@
-"""Options that several verbs read alike."""
+"""Options that several verbs share, and how settings are read from them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
 
 from demur.errors import UsageError
 
-__all__ = ["key_values"]
+if TYPE_CHECKING:
+    from demur.training import ForgetSettings, TrainSettings
+
+    Settings = TypeVar("Settings", ForgetSettings, TrainSettings)
+
+__all__ = [
+    "Accumulate",
+    "BatchSize",
+    "Bf16",
+    "Device",
+    "Dtype",
+    "Epochs",
+    "LearningRate",
+    "Lora",
+    "LoraTargets",
+    "Model",
+    "ObjectiveOption",
+    "Recipe",
+    "RunOut",
+    "SaveSteps",
+    "Schedule",
+    "Seed",
+    "Template",
+    "TrustRemoteCode",
+    "Warmup",
+    "WeightDecay",
+    "key_values",
+    "settings_from",
+]
+
+# An option that is not given is None, so that a recipe's value stays; what is shown is the setting's own default.
+Model = Annotated[
+    str | None, typer.Argument(metavar="MODEL", show_default=False, help="Folder, hub name or lab model to change.")
+]
+RunOut = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
+ObjectiveOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="An option of the objective; may be repeated."),
+]
+Lora = Annotated[int | None, typer.Option(metavar="RANK", help="Train low-rank adapters instead of all weights.")]
+LoraTargets = Annotated[
+    str | None, typer.Option(show_default="all-linear", help="Modules to adapt, separated by commas.")
+]
+LearningRate = Annotated[float | None, typer.Option(show_default="1e-5", help="Peak learning rate.")]
+Epochs = Annotated[int | None, typer.Option(show_default="5", help="Passes over the rows.")]
+BatchSize = Annotated[int | None, typer.Option(show_default="8", help="Rows in one forward pass.")]
+Accumulate = Annotated[int | None, typer.Option(show_default="1", help="Forward passes in one optimizer step.")]
+Warmup = Annotated[float | None, typer.Option(show_default="0", help="Share of the steps over which the rate rises.")]
+Schedule = Annotated[
+    str | None, typer.Option(show_default="linear", help="The rate's course: constant, linear or cosine.")
+]
+WeightDecay = Annotated[float | None, typer.Option(show_default="0.01", help="AdamW's weight decay.")]
+Bf16 = Annotated[bool | None, typer.Option(show_default=False, help="Compute in bfloat16.")]
+Device = Annotated[str | None, typer.Option(show_default="auto", help="auto, cpu or cuda.")]
+Dtype = Annotated[str | None, typer.Option(show_default="auto", help="Type to load weights in, for instance bfloat16.")]
+Seed = Annotated[int | None, typer.Option(show_default="0", help="Decides order, partners and initial adapters.")]
+SaveSteps = Annotated[
+    int | None, typer.Option(show_default="0", help="Optimizer steps between checkpoints; 0 saves after every epoch.")
+]
+Template = Annotated[str | None, typer.Option(show_default="auto", help="How prompts are shown: auto, chat or plain.")]
+Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings, for instance a run's config.yaml.")]
+TrustRemoteCode = Annotated[bool | None, typer.Option(show_default=False, help="Run code that comes with the model.")]
+
+
+def settings_from(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """Settings from a verb's arguments: those that are settings, over those of the recipe.
+
+    Args:
+        kind: what to make.
+        given: the verb's arguments by name, with `recipe` and `option` among them.
+
+    Raises:
+        UsageError: the recipe cannot be read, or a setting is unknown, missing or out of range.
+    """
+    settings = {name: given[name] for name in kind.model_fields if name in given}
+    return kind.make(given["recipe"], objective_options=key_values(given["option"] or ()) or None, **settings)
 
 
 def key_values(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs, the values read as YAML scalars.
+    """NAME=VALUE pairs, the values read as YAML.
 
     Raises:
-        UsageError: a pair has no equals sign.
+        UsageError: a pair has no equals sign, or its value is no YAML.
     """
     import yaml
 
@@ -23,5 +101,8 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--option {pair!r} is not NAME=VALUE")
-        out[name.strip()] = yaml.safe_load(value)
+        try:
+            out[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"--option {pair!r}: the value is neither a number nor a word") from None
     return out

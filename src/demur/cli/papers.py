@@ -14,7 +14,9 @@ __all__ = ["papers"]
 
 
 def papers(
-    query: Annotated[list[str] | None, typer.Argument(help="Words that must all occur, in any field.")] = None,
+    query: Annotated[
+        list[str] | None, typer.Argument(metavar="QUERY", help="Words that must all occur, in any field.")
+    ] = None,
     status: Annotated[str | None, typer.Option(help="Only 'built' or only 'planned' ones.")] = None,
     room: Annotated[str | None, typer.Option(help="Only those that live in this room.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,

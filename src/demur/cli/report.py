@@ -21,14 +21,14 @@ def report(
             "--out",
             "-o",
             metavar="FILE",
-            show_default=False,
-            help="Where the report goes. Default: report.html in the run folder, or here when there are several.",
+            show_default="report.html in the run folder, or here when there are several",
+            help="Where the report goes.",
         ),
     ] = None,
 ) -> None:
     """Write one self-contained HTML report about audited runs.
 
-    [dim]Example: demur report runs/npo runs/simnpo --out report.html[/dim]
+    Example: demur report runs/npo runs/simnpo --out report.html
     """
     from demur.reports import write_report
     from demur.runs import RunFolder

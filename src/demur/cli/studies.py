@@ -165,7 +165,7 @@ def _json_targets(target: str | None, slugs: list[str]) -> dict[str, Path]:
 
 @app.command("run")
 def run(
-    slugs: Annotated[list[str], typer.Argument(metavar="SLUG...", help="Which studies; see `demur studies list`.")],
+    slugs: Annotated[list[str], typer.Argument(metavar="SLUG", help="Which studies; see `demur studies list`.")],
     seeds: Annotated[str | None, typer.Option(help="Seeds, as 1,2,3 or 1-5; each part's own by default.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes at a time; one per core by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the measurements; in the cache by default.")] = None,
@@ -179,7 +179,7 @@ def run(
 
     Example: demur studies run npo --seeds 1,2,3 --json results/studies/npo.json
     """
-    from demur.files import cache_dir, write_json
+    from demur.files import cache_dir, require_writable, write_json
     from demur.studies import run_studies, studies
 
     slugs = list(dict.fromkeys(slugs))
@@ -187,6 +187,8 @@ def run(
         studies.get(slug)
     targets = _json_targets(json_file, slugs)
     wanted = _parse_seeds(seeds)
+    for path in targets.values():
+        require_writable(path)
     try:
         with _watcher() as watch:
             results = run_studies(slugs, seeds=wanted, jobs=jobs, out=out, watch=watch)

@@ -58,6 +58,7 @@ def _ids(lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
         add_special_tokens=lm.template == "plain",  # a chat template writes its own beginning-of-text token
         return_attention_mask=False,
         return_token_type_ids=False,
+        verbose=False,  # a text that is too long is refused below, with its row
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-__all__ = ["Engine", "Generation", "Prompt", "ResponseScore"]
+from demur.data.rows import Prompt
 
-Prompt = str | list[dict[str, str]]
-"""A user's turn as plain text, or a whole chat as messages with the keys `role` and `content`."""
+__all__ = ["Engine", "Generation", "Prompt", "ResponseScore"]
 
 
 @dataclass(frozen=True)

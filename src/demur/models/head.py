@@ -20,7 +20,7 @@ from demur.errors import UsageError
 
 __all__ = ["Head", "capture_hidden", "label_logps", "reference_kl"]
 
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 64 * 2**20
 """Size of one chunk of float32 logits."""
 
 KEEP_BYTES = 256 * 2**20
@@ -64,9 +64,9 @@ class Head:
         bias = None if self.bias is None else self.bias.detach().clone()
         return Head(self.weight.detach().clone(), bias, self.softcap, self.scale)
 
-    def raw(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def raw(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
         """(n, vocab) float logits before the softcap; `weight` and `bias` are given for autograd's sake."""
-        logits = hidden.to(weight.dtype) @ weight.T
+        logits = torch.mm(hidden.to(weight.dtype), weight.T, out=out)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if bias is not None:
             logits += bias
@@ -76,10 +76,21 @@ class Head:
         """Apply the softcap in place."""
         return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(n, vocab) logits of (n, hidden) states, outside autograd."""
+    def logits(self, hidden: Tensor, scratch: Tensor | None = None) -> Tensor:
+        """(n, vocab) logits of (n, hidden) states, outside autograd.
+
+        Args:
+            hidden: final states.
+            scratch: (at least n, vocab) memory of the head's type to write into, see `scratch`.
+        """
         with torch.no_grad():
-            return self.cap(self.raw(hidden, self.weight, self.bias))
+            out = None if scratch is None else scratch[: len(hidden)]
+            return self.cap(self.raw(hidden, self.weight, self.bias, out))
+
+    def scratch(self, n: int) -> Tensor:
+        """Memory for the largest of `chunks(n)`: taken once, as new pages cost about as much as the product itself."""
+        rows = max((c.stop - c.start for c in self.chunks(n)), default=0)
+        return self.weight.new_empty((rows, self.weight.shape[0]))
 
     def chunks(self, n: int) -> list[slice]:
         """Slices of n positions whose logits fit in `CHUNK_BYTES`."""
@@ -118,10 +129,12 @@ class _Projection(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if need_hidden else None
         d_weight = torch.zeros_like(weight) if need_weight else None
         d_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
-        for rows, slope in zip(ctx.head.chunks(len(hidden)), ctx.kept, strict=True):
+        for i, rows in enumerate(ctx.head.chunks(len(hidden))):
+            # What was kept is used up in place and let go at once; a second backward forms it again.
+            slope, ctx.kept[i] = ctx.kept[i], None
             if slope is None:
                 _, slope = _evaluate(ctx.head, ctx.quantity, hidden, weight, bias, rows, True)
-            d_logits = slope * gradient[rows, None].to(slope.dtype)
+            d_logits = slope.mul_(gradient[rows, None])
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
             d_logits = d_logits.to(weight.dtype)

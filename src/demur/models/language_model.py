@@ -100,6 +100,8 @@ def resolve_model(name: str) -> str:
     Raises:
         UsageError: no model source has that name, or a path that does not exist was named.
     """
+    if not name:
+        raise UsageError("no model is named: give a folder, a hub name (owner/name) or a lab model (lab:almanac)")
     scheme, colon, rest = name.partition(":")
     sources = {e.name: e for e in entry_points(group="demur.model_sources")}
     if colon and scheme in sources:
@@ -139,6 +141,8 @@ def load_model(
         UsageError: the model cannot be found or loaded, is no causal LM, or has no chat template.
     """
     path = resolve_model(str(name))
+    target = _usable_device(device)
+    _check_dtype(dtype)
     with quiet_transformers():
         model, tokenizer = _load(path, dtype, trust_remote_code)
     if tokenizer.pad_token_id is None:
@@ -151,12 +155,29 @@ def load_model(
         template = "chat"
     elif template == "chat" and not tokenizer.chat_template:
         raise UsageError(f"{name} has no chat template: use --template plain")
-    import torch
-
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     model.to(target).eval()
     folder = Path(path)
     return LanguageModel(model, tokenizer, template, str(name), folder if folder.is_dir() else None)
+
+
+def _usable_device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).partition("\n")[0]
+        raise UsageError(f"device {device!r} cannot be used here: {first}") from error
+    return device
+
+
+def _check_dtype(dtype: str) -> None:
+    import torch
+
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UsageError(f"unknown dtype {dtype!r}: use auto, float32, bfloat16 or float16")
 
 
 def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -176,5 +197,6 @@ def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().partition("\n")[0]
-        raise UsageError(f"cannot load {path} as a causal language model: {first}") from error
+        what = path if Path(path).exists() else f"{path}, which is no folder here,"
+        raise UsageError(f"cannot load {what} as a causal language model: {first}") from error
     return model, tokenizer

@@ -158,21 +158,25 @@ def _statistics(head: Head, hidden: Tensor, rows: list[Encoded], moments: list[b
     logps = torch.empty(len(labels), dtype=torch.float64)
     hits = torch.empty(len(labels), dtype=torch.bool)
     spread = torch.full((2, len(labels)), torch.nan, dtype=torch.float64)
+    scratch = head.scratch(len(labels))
     for chunk in head.chunks(len(labels)):
-        logits = head.logits(hidden[chunk])
-        target = labels[chunk, None]
-        chosen = logits.gather(1, target).squeeze(1)
-        hits[chunk] = (logits.argmax(1) == target[:, 0]).cpu()
-        logps[chunk] = (chosen - logits.logsumexp(1)).double().cpu()
+        # Passes over the vocabulary are what this costs: one for the maximum, and one for exp and sum in its place.
+        logits = head.logits(hidden[chunk], scratch)
+        top = logits.amax(1, keepdim=True)
+        chosen = logits.gather(1, labels[chunk, None])
+        hits[chunk] = (chosen == top)[:, 0].cpu()
         some = wanted[chunk]
-        if some.any():
-            log_p = logits[some].log_softmax(1)
-            p = log_p.exp()
-            weighted = p.mul_(log_p)
-            mu = weighted.sum(1)
-            sigma2 = weighted.mul_(log_p).sum(1) - mu.square()
+        centred = logits.sub_(top)
+        kept = centred[some] if some.any() else None
+        p = centred.exp_()
+        total = p.sum(1)
+        logps[chunk] = ((chosen - top)[:, 0] - total.log()).double().cpu()
+        if kept is not None:
+            share = p[some] / total[some, None]
+            mean = torch.linalg.vecdot(share, kept)
+            sigma2 = torch.linalg.vecdot(share, kept.square_()) - mean.square()
             positions = torch.arange(chunk.start, chunk.stop)[some.cpu()]
-            spread[:, positions] = torch.stack([mu, sigma2]).double().cpu()
+            spread[:, positions] = torch.stack([mean - total[some].log(), sigma2]).double().cpu()
     out, start = [], 0
     for row, n in zip(rows, counts, strict=True):
         part = slice(start, start + n)

@@ -51,10 +51,10 @@ class Objective:
             forget_weight, retain_weight: None for the method's own.
 
         Raises:
-            UsageError: a name or an option is unknown, or the retain loss is none.
+            UsageError: a name or an option is unknown, an option is of the wrong type, or the retain loss is none.
         """
         main = objectives.get(name)
-        main.check_options(options or {})
+        given = _typed(main, options or {})
         retain = main.facts["retain"] if retain is None else retain
         partner = None if retain in (None, "none") else objectives.get(retain)
         if partner is not None and roles(partner) != ("retain",):
@@ -63,7 +63,7 @@ class Objective:
         return cls(
             main,
             partner,
-            dict(options or {}),
+            given,
             default_forget if forget_weight is None else forget_weight,
             default_retain if retain_weight is None else retain_weight,
         )
@@ -94,3 +94,23 @@ class Objective:
             parts[f"retain_{self.retain.name}"] = keep.detach()
             loss = loss + self.retain_weight * keep
         return loss, parts
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def _typed(component: Component, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in the types of their defaults: YAML reads `1e-1` as a word."""
+    component.check_options(given)
+    out = {}
+    for name, value in given.items():
+        kind = type(component.options[name])
+        try:
+            typed = float(value) if kind is float else int(value) if kind is int else value
+            fits = kind not in _KINDS or (isinstance(typed, kind) and (typed == value or kind is float))
+        except (TypeError, ValueError):
+            fits = False
+        if not fits or (kind is not bool and isinstance(value, bool)):
+            raise UsageError(f"option {name!r} of {component.name} must be {_KINDS[kind]}, not {value!r}")
+        out[name] = typed
+    return out

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from demur.data.batch import IGNORE, Batch, Encoded, collate
-from demur.files import atomic_write, cache_dir, hash_json
+from demur.files import atomic_write, cache_dir, hash_json, writable_cache
 from demur.models.head import Head
 from demur.models.language_model import LanguageModel
 from demur.models.scored import StoredScores, score
@@ -69,6 +69,9 @@ def score_reference(
         bf16: compute as training will.
         batch_size: rows in one forward pass.
         weights_hash: of the model, where it is known already.
+
+    Raises:
+        UsageError: the cache cannot be written to.
     """
     wanted = [table[i] for i in rows]
     key = hash_json(
@@ -81,6 +84,7 @@ def score_reference(
     )
     file = cache_dir() / "references" / f"{key}.safetensors"
     if not file.is_file():
+        writable_cache()
         _compute(lm, wanted, file, hidden, bf16, batch_size)
     stored = load_file(file)
     head = Head.of(lm.model).detached() if hidden else None

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 from datasets import Dataset
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 import demur
 from demur.data.abstentions import ABSTENTIONS
-from demur.data.batch import Encoded
+from demur.data.batch import Encoded, collate
 from demur.data.readers import read_lines, read_rows
 from demur.data.rows import question_answer, rows_hash
 from demur.data.splits import require_disjoint
 from demur.errors import DemurError, UsageError
-from demur.files import atomic_directory
+from demur.files import atomic_directory, disk_full
 from demur.models.chat import encode
 from demur.models.language_model import LanguageModel, load_model, quiet_transformers
+from demur.models.scored import joint_score, score
 from demur.runs import RunFolder
 from demur.training.objective import Objective
 from demur.training.plan import Plan, paired_plan
 from demur.training.progress import TrainingProgress
 from demur.training.references import ReferenceScores, score_reference
 from demur.training.settings import ForgetSettings, TrainSettings
-from demur.training.trainer import EpochCallback, ObjectiveTrainer, last_checkpoint
+from demur.training.trainer import EpochCallback, ObjectiveTrainer, last_checkpoint, last_good
 
 __all__ = ["forget", "train"]
 
@@ -65,9 +66,11 @@ def forget(settings: ForgetSettings, out: str | Path, on_epoch: OnEpoch | None =
         settings.forget_weight,
         settings.retain_weight,
     )
-    rows = {"forget": read_rows(settings.forget)}
+    rows = {"forget": _read(settings.forget)}
+    if settings.holdout is not None:
+        _read(settings.holdout)
     if settings.retain is not None:
-        rows["retain"] = read_rows(settings.retain)
+        rows["retain"] = _read(settings.retain)
         require_disjoint(rows["forget"], rows["retain"], allow_overlap=settings.allow_overlap)
     for role in objective.roles:
         if role not in rows and role != "alternate":
@@ -77,8 +80,13 @@ def forget(settings: ForgetSettings, out: str | Path, on_epoch: OnEpoch | None =
                 else f"objective {settings.objective!r} works on {role} rows, not on a forget set: choose another"
             )
 
+    if settings.alternates is not None and "alternate" not in objective.roles:
+        raise UsageError(f"objective {settings.objective!r} gives no other answers: leave --alternates out")
+
     def plan(lm: LanguageModel) -> Plan:
-        tables = {role: _encode(lm, rows[role]) for role in objective.roles if role != "alternate"}
+        # Retain rows that no loss uses are still measured, so they too must fit.
+        encoded = {role: _encode(lm, table, getattr(settings, role)) for role, table in rows.items()}
+        tables = {role: encoded[role] for role in objective.roles if role != "alternate"}
         others = {role: t for role, t in tables.items() if role != settings.anchor}
         if settings.anchor not in tables:
             raise UsageError(f"--anchor {settings.anchor} needs an objective that uses {settings.anchor} rows")
@@ -113,7 +121,7 @@ def train(settings: TrainSettings, out: str | Path, on_epoch: OnEpoch | None = N
 
     def plan(lm: LanguageModel) -> Plan:
         if objective.roles == ("examples",):
-            tables = {"examples": _encode(lm, data)}
+            tables = {"examples": _encode(lm, data, settings.data)}
         else:
             missing = {"chosen", "rejected", "prompt"} - set(data.column_names)
             if missing:
@@ -125,8 +133,24 @@ def train(settings: TrainSettings, out: str | Path, on_epoch: OnEpoch | None = N
     return _run("train", settings, Path(out), objective, {"data": data}, plan, on_epoch)
 
 
-def _encode(lm: LanguageModel, rows: Dataset) -> list[Encoded]:
-    return encode(lm, *question_answer(rows), [str(i) for i in rows["id"]])
+@contextlib.contextmanager
+def _naming(source: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+
+
+def _read(source: str) -> Dataset:
+    rows = read_rows(source)
+    with _naming(source):
+        question_answer(rows)
+    return rows
+
+
+def _encode(lm: LanguageModel, rows: Dataset, source: str) -> list[Encoded]:
+    with _naming(source):
+        return encode(lm, *question_answer(rows), [str(i) for i in rows["id"]])
 
 
 def _alternate_maker(
@@ -161,10 +185,9 @@ def _run(
     on_epoch: OnEpoch | None,
 ) -> RunFolder:
     config = {"command": command, **settings.model_dump()}
-    if (out / "config.yaml").exists():
-        run = RunFolder.create(out, config)
-        if run.state.get("status") == "complete":
-            return run
+    run = RunFolder.check(out, config)
+    if run.state.get("status") == "complete" and run.model_path.is_dir():
+        return run
     transformers.set_seed(settings.seed)
     lm = load_model(
         settings.model,
@@ -174,11 +197,14 @@ def _run(
         trust_remote_code=settings.trust_remote_code,
     )
     plan = make_plan(lm)
+    _try_options(lm, objective, plan)
     before = lm.weights_hash()
     if settings.lora:
         lm.model = _with_adapters(lm, settings)
     elif settings.reference == "adapter":
         raise UsageError("reference 'adapter' switches a LoRA adapter off: pass --lora RANK, or use 'cached'")
+    started = time.monotonic()
+    references = _references(lm, objective, plan, settings, before)
     run = RunFolder.create(out, config)
     run.update_state(
         status="running",
@@ -186,16 +212,14 @@ def _run(
         versions={name: version(name) for name in ("torch", "transformers", "peft", "datasets")},
         hashes={"data": {role: rows_hash(r) for role, r in rows.items()}, "weights": {"before": before}},
     )
-    started = time.monotonic()
     try:
-        references = _references(lm, objective, plan, settings, before)
         _fit(lm, objective, plan, references, settings, run, on_epoch)
         with atomic_directory(run.model_path) as folder:
             lm.save(folder)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         _note_failure(run, status, started, error)
-        if _disk_full(error):
+        if disk_full(error):
             raise DemurError(f"the disk is full: free some space and run the same command again ({out})") from error
         raise
     hashes = run.state["hashes"]
@@ -205,6 +229,19 @@ def _run(
     run.update_state(status="complete", hashes=hashes, template=lm.template)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return run
+
+
+@torch.no_grad()
+def _try_options(lm: LanguageModel, objective: Objective, plan: Plan) -> None:
+    """Refuse options that are out of range: try them on one item, with the model as its own reference."""
+    if not objective.options:
+        return
+    batches = {role: collate([plan.tables[role][plan.order[role][0, 0]]], lm.pad_id) for role in objective.roles}
+    reference = joint_score(lm.model, batches, {}, lm.pad_id)
+    try:
+        objective(joint_score(lm.model, batches, reference, lm.pad_id))
+    except ValueError as error:
+        raise UsageError(f"objective {objective.main.name!r}: {error}") from error
 
 
 def _with_adapters(lm: LanguageModel, settings: ForgetSettings | TrainSettings) -> Any:
@@ -294,6 +331,17 @@ def _fit(
     finally:
         bar.stop()
     lm.model.eval()
+    if not _sound(lm, plan):
+        kept = last_good(checkpoints, trainer.state.global_step)
+        raise DemurError(f"the last step broke the model: its scores are no numbers any more; {kept}")
+
+
+@torch.no_grad()
+def _sound(lm: LanguageModel, plan: Plan) -> bool:
+    """Whether weights and scores are finite numbers: what the last step did enters no loss."""
+    batches = [collate([table[0]], lm.pad_id) for table in plan.tables.values()]
+    scores = (score(lm.model, batch).logps for batch in batches)
+    return all(bool(values.isfinite().all()) for values in (*lm.model.parameters(), *scores))
 
 
 class _LogToRun(transformers.TrainerCallback):
@@ -315,13 +363,9 @@ def _count_time(run: RunFolder, started: float) -> float:
 def _note_failure(run: RunFolder, status: str, started: float, error: BaseException) -> None:
     """Say in the folder how the run ended; a full disk may refuse even that."""
     try:
+        last_checkpoint(run.path / "checkpoints")  # removes a half-written one
         _count_time(run, started)
         run.update_state(status=status)
         run.log(status, reason=str(error) or type(error).__name__)
     except OSError:
         return
-
-
-def _disk_full(error: BaseException) -> bool:
-    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    return full or (isinstance(error, SafetensorError | RuntimeError) and "No space left" in str(error))

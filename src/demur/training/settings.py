@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from demur.errors import UsageError
+from demur.files import read_settings
+from demur.registry import nearest
 
 __all__ = ["ForgetSettings", "TrainSettings"]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(description="folder, hub name or lab model to change")
     template: Literal["auto", "chat", "plain"] = Field("auto", description="how prompts are shown to the model")
@@ -36,7 +37,7 @@ class _Settings(BaseModel):
     bf16: bool = Field(False, description="compute in bfloat16, keep weights as they are")
     dtype: str = Field("auto", description="type to load the weights in")
     device: str = Field("auto")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     save_steps: int = Field(0, ge=0, description="optimizer steps between checkpoints; 0 saves after every epoch")
     trust_remote_code: bool = Field(False, description="run model code that comes with the checkpoint")
 
@@ -49,12 +50,7 @@ class _Settings(BaseModel):
         """
         values: dict[str, Any] = {}
         if recipe is not None:
-            try:
-                values = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-            except (OSError, yaml.YAMLError) as error:
-                raise UsageError(f"cannot read the recipe {recipe}: {error}") from error
-            if not isinstance(values, dict):
-                raise UsageError(f"the recipe {recipe} is not a list of settings and their values")
+            values = read_settings(recipe)
             values.pop("command", None)
         values.update({k: v for k, v in given.items() if v is not None})
         try:
@@ -62,7 +58,16 @@ class _Settings(BaseModel):
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            raise UsageError(f"setting {name!r}: {first['msg']}") from None
+            raise UsageError(f"setting {name!r}: {first['msg']}{cls._hint(first)}") from None
+
+    @classmethod
+    def _hint(cls, problem: Any) -> str:
+        name = str(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            return f"; {nearest(name, cls.model_fields)}"
+        if problem["type"] == "missing":
+            return f": pass {'MODEL' if name == 'model' else f'--{name}'}, or a recipe that has it"
+        return f", not {problem['input']!r}"
 
 
 class TrainSettings(_Settings):

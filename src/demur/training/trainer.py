@@ -20,7 +20,7 @@ from demur.training.objective import Objective
 from demur.training.plan import EpochSampler, Plan, PlannedRows
 from demur.training.references import ReferenceScores
 
-__all__ = ["EpochCallback", "ObjectiveTrainer", "last_checkpoint"]
+__all__ = ["EpochCallback", "ObjectiveTrainer", "last_checkpoint", "last_good"]
 
 _COMPLETE = "complete"
 
@@ -118,9 +118,10 @@ class ObjectiveTrainer(Trainer):
         value = float(loss.detach())
         if not math.isfinite(value):
             rows = "; ".join(f"{role} rows {', '.join(b.ids)}" for role, b in batches.items())
+            step = self.state.global_step
             raise DemurError(
-                f"the loss became {value} in step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}): "
-                f"{rows}. The last good checkpoint is kept; lower the learning rate or run with a smaller weight."
+                f"the loss became {value} in step {step + 1} (epoch {self.state.epoch or 0:.2f}): {rows}; "
+                f"{last_good(Path(self.args.output_dir), step)}"
             )
         self._parts = {name: float(part) for name, part in parts.items()}
         loss = loss * inputs["weight"]
@@ -152,19 +153,33 @@ class _MarkComplete(TrainerCallback):
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder; what a killed run left half-written is removed."""
-    whole = []
+def last_checkpoint(folder: Path, before: int | None = None) -> Path | None:
+    """The newest whole checkpoint in a folder; what a killed run left half-written is removed.
+
+    Args:
+        folder: holds the checkpoints.
+        before: only those of earlier steps than this.
+    """
+    whole = {}
     for checkpoint in folder.glob("checkpoint-*") if folder.is_dir() else ():
         if (checkpoint / _COMPLETE).exists():
-            whole.append(checkpoint)
+            whole[int(checkpoint.name.split("-")[1])] = checkpoint
         else:
             shutil.rmtree(checkpoint, ignore_errors=True)
-    return max(whole, key=lambda c: int(c.name.split("-")[1]), default=None)
+    return max(((s, c) for s, c in whole.items() if before is None or s < before), default=(0, None))[1]
+
+
+def last_good(folder: Path, step: int) -> str:
+    """What there is to say once the weights after `step` are found to be broken."""
+    found = last_checkpoint(folder, before=step)
+    kept = f"the last good checkpoint is {found}" if found else "there is no good checkpoint yet"
+    return f"{kept}: lower the learning rate or the loss's weight, and choose another --out"
 
 
 class EpochCallback(TrainerCallback):
     """Calls a function before the first epoch and after every one, without touching the run's random state.
+
+    A run that goes on from the end of an epoch calls it for that epoch again.
 
     Args:
         function: takes the number of epochs done.
@@ -174,8 +189,9 @@ class EpochCallback(TrainerCallback):
         self.function = function
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step == 0:
-            self._call(0)
+        epoch = state.epoch or 0
+        if epoch == round(epoch):  # also where a run goes on: it may have been killed before it came to this
+            self._call(round(epoch))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._call(round(state.epoch or 0))

@@ -1,0 +1,10 @@
+"""All benchmarks, one after another: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+for name in ("unlearning_step", "tofu_audit", "tofu_methods"):
+    print(f"== {name}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
