@@ -18,11 +18,11 @@ import torch
 from benchmarks import measure, peer, world
 
 SETS = {
-    "forget": ("forget", slice(0, 40)),
-    "holdout": ("forget", slice(40, 80)),
-    "retain": ("retain", slice(0, 80)),
-    "real_authors": ("real_authors", slice(0, 40)),
-    "world_facts": ("world_facts", slice(0, 40)),
+    "forget": ("forget", slice(0, 20)),
+    "holdout": ("forget", slice(20, 40)),
+    "retain": ("retain", slice(0, 40)),
+    "real_authors": ("real_authors", slice(0, 20)),
+    "world_facts": ("world_facts", slice(0, 20)),
 }
 BATCH = 32
 

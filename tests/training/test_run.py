@@ -90,6 +90,17 @@ def test_lora_leaves_the_base_alone_and_both_references_agree(make_settings: Mak
     assert load_model(cached.model_path).weights_hash() == cached.state["hashes"]["weights"]["after"]
 
 
+def test_bfloat16_computes_near_float32_and_keeps_the_weights_type(make_settings: Make, tmp_path: Path) -> None:
+    losses = {}
+    for bf16 in (False, True):
+        settings = make_settings(objective="npo", retain_objective="kl", bf16=bf16, learning_rate=3e-4)
+        run = forget(settings, tmp_path / str(bf16))
+        losses[bf16] = [e["npo"] for e in run.events() if e["event"] == "step" and "npo" in e]
+        assert {t.dtype for t in weights(run.path).values()} == {torch.float32}
+    np.testing.assert_allclose(losses[True], losses[False], rtol=0.1)
+    assert losses[True] != losses[False]
+
+
 def test_model_of_a_run_loads_with_transformers_alone(make_settings: Make, tmp_path: Path) -> None:
     import transformers
 

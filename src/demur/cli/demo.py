@@ -21,7 +21,7 @@ METHODS = {
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Decides models, order and partners.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the forget set.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the forget set.")] = 10,
 ) -> None:
     """Do the main job once, offline: train a small model and its gold reference, forget four ways, audit, report.
 
@@ -59,6 +59,7 @@ def demo(
             retain="lab:almanac:retain",
             holdout="lab:almanac:holdout",
             learning_rate=5e-4,
+            schedule="constant",
             epochs=epochs,
             seed=seed,
             **method,

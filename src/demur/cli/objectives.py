@@ -19,6 +19,7 @@ def objectives(
     import inspect
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from demur.objectives import objectives as registry
@@ -28,17 +29,15 @@ def objectives(
         component = registry.get(name)
         typer.echo(inspect.getdoc(component.function))
         return
-    table = Table("name", "rows", "reference", "retain term", "options", "what it does", box=None)
+    table = Table("name", "what it does", box=None)
     for each in registry.names():
         component = registry.get(each)
-        options = ", ".join(f"{k}={v}" for k, v in component.options.items())
-        facts = component.facts
-        table.add_row(
-            each,
-            ", ".join(roles(component)),
-            "yes" if facts["reference"] else "",
-            facts["retain"] or "",
-            options,
-            component.summary,
-        )
+        facts = {
+            "rows": ", ".join(roles(component)),
+            "reference": "needed" if component.facts["reference"] else "",
+            "retain term": component.facts["retain"],
+            "options": ", ".join(f"{k}={v}" for k, v in component.options.items()),
+        }
+        listed = "; ".join(f"{fact}: {value}" for fact, value in facts.items() if value)
+        table.add_row(f"[bold]{each}[/]", f"{escape(component.summary)}\n[dim]{escape(listed)}[/]")
     Console().print(table)

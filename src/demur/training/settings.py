@@ -56,7 +56,8 @@ class _Settings(BaseModel):
         try:
             return cls(**values)
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
+            # A misspelt name comes first: it may be what leaves another one missing.
+            first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
             name = ".".join(map(str, first["loc"]))
             raise UsageError(f"setting {name!r}: {first['msg']}{cls._hint(first)}") from None
 
