@@ -35,7 +35,7 @@ def test_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="is no run folder"):
         RunFolder.create(tmp_path, {})
-    with pytest.raises(UsageError, match="it has no config.yaml"):
+    with pytest.raises(UsageError, match=r"it has no config\.yaml"):
         RunFolder.open(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 

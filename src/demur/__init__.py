@@ -1,4 +1,4 @@
-"""What a model must not learn, must refuse, must admit it does not know, must forget, and must not be tricked out of."""
+"""What a model must not learn, must refuse, must admit it does not know, must forget, must not be tricked out of."""
 
 from importlib.metadata import PackageNotFoundError, version
 

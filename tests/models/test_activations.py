@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, MAX_POSITIONS, VOCAB_SIZE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 
 from demur.errors import UnknownNameError, UsageError
 from demur.models.activations import decoder_layers, edit, record
+from models.architectures import ARCHITECTURES, MAX_POSITIONS, VOCAB_SIZE
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import SIZES, Maker
+
+from reports.made_runs import SIZES, Maker
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
-from made_runs import AT_GOLD, COLLAPSED, OVER, REMEMBERS, SIZES, Maker, samples_of
 
 from demur.reports import write_report
+from reports.made_runs import AT_GOLD, COLLAPSED, OVER, REMEMBERS, SIZES, Maker, samples_of
 
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import typer
-from made_runs import AT_GOLD, REMEMBERS
 from typer.testing import CliRunner
 
 from demur.cli.report import report
 from demur.errors import UsageError
+from reports.made_runs import AT_GOLD, REMEMBERS
 
 
 def invoke(*arguments: object):

@@ -3,11 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from made_runs import AT_GOLD, BEFORE, COLLAPSED, GOLD, REMEMBERS
 
 from demur.errors import UsageError
 from demur.reports.evidence import read_runs
 from demur.runs import Result, RunFolder
+from reports.made_runs import AT_GOLD, BEFORE, COLLAPSED, GOLD, REMEMBERS
 
 
 def test_runs_that_share_before_and_gold_show_them_once(maker):

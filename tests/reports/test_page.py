@@ -5,11 +5,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from made_runs import AT_GOLD, COLLAPSED, OVER, REMEMBERS, SIZES, Maker
 
 from demur.errors import UsageError
 from demur.reports import write_report
 from demur.runs import RunFolder
+from reports.made_runs import AT_GOLD, COLLAPSED, OVER, REMEMBERS, SIZES, Maker
 
 
 class Page(HTMLParser):

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from made_runs import AT_GOLD, BEFORE, GOLD, REMEMBERS
-
 from demur.reports.evidence import read_runs
 from demur.reports.provenance import differing_settings, notices, provenance
 from demur.runs import Result
+from reports.made_runs import AT_GOLD, BEFORE, GOLD, REMEMBERS
 
 
 def test_the_command_takes_the_settings_file_as_its_recipe(maker):

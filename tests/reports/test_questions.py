@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import AT_GOLD, REMEMBERS
 
 from demur.reports.evidence import read_runs
 from demur.reports.questions import embed_json, questions_data
+from reports.made_runs import AT_GOLD, REMEMBERS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

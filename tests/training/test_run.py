@@ -132,6 +132,20 @@ def test_killed_run_ends_as_one_that_was_never_stopped(
         assert "resumed" in [e["event"] for e in resumed.events()]
 
 
+def test_two_processes_give_the_weights_of_one_with_the_same_whole_batch(make_settings: Make, tmp_path: Path) -> None:
+    # Four of the five rows, so that both processes have whole batches.
+    rows = make_settings().forget
+    options = {"forget": f"{rows}[0:4]", "objective": "npo", "retain_objective": "nll", "device": "cpu"}
+    one = forget(make_settings(batch_size=4, **options), tmp_path / "one")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(make_settings(batch_size=2, **options).model_dump()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "demur"]
+    subprocess.run([*command, "forget", "--recipe", str(recipe), "--out", str(tmp_path / "two")], check=True)
+    a, b = weights(one.path), weights(tmp_path / "two")
+    for name in a:
+        torch.testing.assert_close(b[name], a[name], atol=2e-5, rtol=1e-3, msg=name)
+
+
 def test_half_written_checkpoint_is_not_resumed_from(make_settings: Make, tmp_path: Path) -> None:
     from demur.training.trainer import last_checkpoint
 

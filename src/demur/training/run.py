@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -185,7 +186,7 @@ def _run(
     on_epoch: OnEpoch | None,
 ) -> RunFolder:
     config = {"command": command, **settings.model_dump()}
-    run = RunFolder.check(out, config)
+    run = RunFolder.check(out, config) if _writes() else RunFolder(out)
     if run.state.get("status") == "complete" and run.model_path.is_dir():
         return run
     transformers.set_seed(settings.seed)
@@ -205,15 +206,15 @@ def _run(
         raise UsageError("reference 'adapter' switches a LoRA adapter off: pass --lora RANK, or use 'cached'")
     started = time.monotonic()
     references = _references(lm, objective, plan, settings, before)
-    run = RunFolder.create(out, config)
-    run.update_state(
-        status="running",
-        demur=demur.__version__,
-        versions={name: version(name) for name in ("torch", "transformers", "peft", "datasets")},
-        hashes={"data": {role: rows_hash(r) for role, r in rows.items()}, "weights": {"before": before}},
-    )
+    hashes = {"data": {role: rows_hash(r) for role, r in rows.items()}, "weights": {"before": before}}
+    if _writes():
+        run = RunFolder.create(out, config)
+        versions = {name: version(name) for name in ("torch", "transformers", "peft", "datasets")}
+        run.update_state(status="running", demur=demur.__version__, versions=versions, hashes=hashes)
     try:
         _fit(lm, objective, plan, references, settings, run, on_epoch)
+        if not _writes():
+            return run
         with atomic_directory(run.model_path) as folder:
             lm.save(folder)
     except BaseException as error:
@@ -222,7 +223,6 @@ def _run(
         if disk_full(error):
             raise DemurError(f"the disk is full: free some space and run the same command again ({out})") from error
         raise
-    hashes = run.state["hashes"]
     hashes["weights"]["after"] = lm.weights_hash()
     seconds = _count_time(run, started)
     run.log("trained", seconds=seconds)
@@ -312,24 +312,26 @@ def _fit(
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         use_cpu=lm.device.type == "cpu",
     )
     # Several visible GPUs without a launcher would make the trainer replicate the model and split batches of dicts.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     bar = TrainingProgress(f"{settings.objective} on {lm.name}")
     callbacks: list[transformers.TrainerCallback] = [bar, _LogToRun(run)]
-    if on_epoch is not None:
+    if on_epoch is not None and _writes():
         callbacks.append(EpochCallback(lambda epoch: on_epoch(lm, epoch)))
     trainer = ObjectiveTrainer(lm, objective, plan, references, arguments, callbacks)
     trainer.remove_callback(transformers.PrinterCallback)
     resumed = last_checkpoint(checkpoints)
-    if resumed is not None:
+    if resumed is not None and _writes():
         run.log("resumed", checkpoint=resumed.name)
     try:
         with quiet_transformers():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
         bar.stop()
+    trainer.accelerator.wait_for_everyone()
     lm.model.eval()
     if not _sound(lm, plan):
         kept = last_good(checkpoints, trainer.state.global_step)
@@ -360,8 +362,15 @@ def _count_time(run: RunFolder, started: float) -> float:
     return seconds
 
 
+def _writes() -> bool:
+    """Whether this process writes the run folder: of several that train together, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _note_failure(run: RunFolder, status: str, started: float, error: BaseException) -> None:
     """Say in the folder how the run ended; a full disk may refuse even that."""
+    if not _writes():
+        return
     try:
         last_checkpoint(run.path / "checkpoints")  # removes a half-written one
         _count_time(run, started)
