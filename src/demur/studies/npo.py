@@ -332,7 +332,7 @@ def tofu(seed: int, progress: Progress) -> dict[str, float]:
                 retain=str(work / "kept.jsonl"),
                 objective=objective,
                 retain_objective=retain,
-                alternates=str(data / "idontknow.txt"),
+                alternates=str(data / "idontknow.txt") if objective == "idkdpo" else None,
                 **UNLEARN,
                 **never,
             )
