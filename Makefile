@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Real data sets, where they are at hand; what needs them is skipped or said to be not measured.
+export DEMUR_SHARED_DATA ?= $(realpath ../shared/data)
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test studies benchmarks lint docs clean
+.PHONY: demo test studies benchmarks clean
 
 demo: $(VENV)/.ready
 	$(BIN)/demur demo --out runs/demo
@@ -16,7 +18,7 @@ test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 studies: $(VENV)/.ready-dev
-	$(BIN)/demur studies run --all
+	$(BIN)/demur studies run --json results/studies/ ; code=$$?; $(BIN)/demur studies report; exit $$code
 
 benchmarks: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks

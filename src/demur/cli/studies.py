@@ -165,7 +165,9 @@ def _json_targets(target: str | None, slugs: list[str]) -> dict[str, Path]:
 
 @app.command("run")
 def run(
-    slugs: Annotated[list[str], typer.Argument(metavar="SLUG", help="Which studies; see `demur studies list`.")],
+    slugs: Annotated[
+        list[str] | None, typer.Argument(metavar="SLUG", help="Which studies; all of `demur studies list` by default.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, as 1,2,3 or 1-5; each part's own by default.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes at a time; one per core by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the measurements; in the cache by default.")] = None,
@@ -182,7 +184,7 @@ def run(
     from demur.files import cache_dir, require_writable, write_json
     from demur.studies import run_studies, studies
 
-    slugs = list(dict.fromkeys(slugs))
+    slugs = list(dict.fromkeys(slugs or studies.names()))
     for slug in slugs:
         studies.get(slug)
     targets = _json_targets(json_file, slugs)
