@@ -221,3 +221,11 @@ def test_gradients_can_be_asked_for_twice() -> None:
     second = torch.autograd.grad(loss, parameters)
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_stored_reference_scores_move_whole_to_another_device() -> None:
+    mask = torch.tensor([[False, True, True, True]])
+    stored = StoredScores(mask, torch.zeros(1, 4), torch.zeros(3, 2), Head(torch.zeros(9, 2)))
+    moved = stored.to(torch.device("meta"))
+    assert moved.final_hidden is not None
+    assert {moved.mask.device.type, moved.logps.device.type, moved.final_hidden.device.type} == {"meta"}

@@ -70,6 +70,11 @@ class StoredScores(_Sums):
         self.mask, self.token_logps = mask, token_logps
         self.final_hidden, self.head = hidden, head
 
+    def to(self, device: torch.device) -> StoredScores:
+        """The same scores on another device; the head stays where it is, beside the model's."""
+        hidden = None if self.final_hidden is None else self.final_hidden.to(device)
+        return StoredScores(self.mask.to(device), self.token_logps.to(device), hidden, self.head)
+
     @property
     def reference(self) -> StoredScores:
         """A reference has none of its own.
@@ -112,7 +117,8 @@ class Scored(_Sums):
         self.mask[:, 0] = False
         self.final_hidden = hidden[:, :-1][self.mask[:, 1:]]
         self._recorded = recorded or {}
-        self._reference = reference
+        # Stored scores come from disk; computed ones already lie where the model does.
+        self._reference = reference.to(hidden.device) if isinstance(reference, StoredScores) else reference
         self._token_total = batch.token_total
 
     @functools.cached_property
