@@ -64,7 +64,8 @@ def forget(
 ) -> None:
     """Make a model forget some rows and keep others.
 
-    Example: demur forget lab:almanac --forget lab:almanac:forget --retain lab:almanac:retain --out runs/npo
+    Example: demur forget lab:almanac --forget lab:almanac:forget --retain lab:almanac:retain
+    --learning-rate 5e-4 --out runs/npo
     """
     given = dict(locals())
     from demur.training import ForgetSettings
