@@ -365,3 +365,15 @@ def test_bad_line_files_are_explained(tmp_path: Path) -> None:
         read_lines(tmp_path / "blank.txt")
     with pytest.raises(UsageError, match="no such file"):
         read_lines(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("labb:almanac:forget", "unknown row source 'labb' in 'labb:almanac:forget': did you mean lab"),
+        ("a:b.jsonl", "no such file or folder: a:b.jsonl"),
+    ],
+)
+def test_unknown_source_is_told_from_a_missing_file(source: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_rows(source)

@@ -141,8 +141,11 @@ def _load(source: str, split: str | None) -> _Loaded:
     scheme, colon, rest = source.partition(":")
     path = Path(source).expanduser()
     if colon and not path.exists():
-        for entry in entry_points(group="demur.row_sources", name=scheme):
-            return _Loaded(entry.load()(rest))
+        sources = {entry.name: entry for entry in entry_points(group="demur.row_sources")}
+        if scheme in sources:
+            return _Loaded(sources[scheme].load()(rest))
+        if "/" not in scheme and not source.lower().endswith(_ENDINGS):
+            raise UsageError(f"unknown row source {scheme!r} in {source!r}: {nearest(scheme, sources)}")
     if path.is_dir():
         return _load_folder(path, split)
     if path.exists():
