@@ -64,7 +64,7 @@ def one_seed(seed: int, out: str) -> list[dict[str, Any]]:
     import torch
 
     from demur.audits import AuditRequest, Trajectory, run_tofu
-    from demur.data import read_rows
+    from demur.data import read_rows, row_texts
     from demur.lab import new_model
     from demur.training import ForgetSettings, TrainSettings, forget, train
 
@@ -73,13 +73,7 @@ def one_seed(seed: int, out: str) -> list[dict[str, Any]]:
     work.mkdir(parents=True, exist_ok=True)
     everything = [RETAIN, *FACTS.values(), FORGET]
     if not (work / "new").exists():
-        texts = [
-            text
-            for source in [*everything, HOLDOUT]
-            for row in read_rows(source)
-            for value in row.values()
-            for text in ([value] if isinstance(value, str) else value)
-        ]
+        texts = [text for source in [*everything, HOLDOUT] for text in row_texts(read_rows(source))]
         new_model(texts, vocabulary=2500, seed=seed).save(work / "new")
     learn = {"model": str(work / "new"), "seed": seed, "device": "cpu", **LEARN}
     full = train(TrainSettings.make(data=rows_file(work, "full", everything), **learn), work / "full")

@@ -37,13 +37,9 @@ def rows(split: str) -> Dataset:
 
 def texts() -> list[str]:
     """All text that the tokenizer is trained on."""
-    return [
-        text
-        for split in _TOFU
-        for row in rows(split)
-        for value in row.values()
-        for text in (value if isinstance(value, list) else [str(value)])
-    ]
+    from demur.data import row_texts
+
+    return [text for split in _TOFU for text in row_texts(rows(split))]
 
 
 def model(tokenizer: Any, hidden: int = 256, layers: int = 4) -> LanguageModel:

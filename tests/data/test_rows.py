@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demur.data import Example, TofuRow, dataset_from_rows, question_answer, rows_hash
+from demur.data import Example, TofuRow, dataset_from_rows, question_answer, row_texts, rows_hash
 from demur.data.rows import Row, check_row, schema_for
 from demur.errors import RowError, UsageError
 
@@ -140,3 +140,10 @@ def test_rows_hash_sees_order_and_content_but_not_ids_or_column_order(
     assert (rows_hash(dataset_from_rows(rows)) == rows_hash(dataset_from_rows(shuffled))) == (rows == shuffled)
     changed = [{**rows[0], "answer": rows[0]["answer"] + "!"}, *rows[1:]]
     assert rows_hash(dataset_from_rows(rows)) != rows_hash(dataset_from_rows(changed))
+
+
+def test_texts_of_rows_are_those_of_every_column_and_list_but_nothing_else() -> None:
+    dataset = dataset_from_rows(
+        [{"question": "q", "n": 3, "wrong": ["a", "b"]}, {"question": None, "n": 4, "wrong": []}]
+    )
+    assert sorted(row_texts(dataset)) == ["a", "b", "q"]

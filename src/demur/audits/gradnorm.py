@@ -70,7 +70,7 @@ def gradient_norms(
 def _nll(lm: LanguageModel, item: Encoded, mask_pads: bool) -> torch.Tensor | None:
     import torch
 
-    first = max(item.prompt_length, 1)
+    first = item.first_label
     if len(item.input_ids) - first < 2:
         return None
     ids = torch.tensor([item.input_ids[:-1]], device=lm.device)  # the last token is neither read nor predicted

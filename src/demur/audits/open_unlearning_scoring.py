@@ -96,7 +96,7 @@ def _stats(item: Encoded, logits: torch.Tensor) -> TokenStats:
 
     from demur.models import TokenStats
 
-    first, end = max(item.prompt_length, 1), len(item.input_ids)
+    first, end = item.first_label, len(item.input_ids)
     labels = torch.tensor(item.input_ids[first:], dtype=torch.long, device=logits.device)
     log_p = logits[first - 1 : end - 1].float().log_softmax(dim=-1)
     mu = (log_p.exp() * log_p).sum(-1)

@@ -13,6 +13,7 @@ from demur.audits.memorisation import probability
 from demur.runs import Result, RunFolder
 
 if TYPE_CHECKING:
+    from demur.data import Encoded
     from demur.models import LanguageModel
     from demur.training import ForgetSettings
 
@@ -30,6 +31,7 @@ class Trajectory:
 
     def __init__(self, settings: ForgetSettings, out: str | Path, rows: int = 100) -> None:
         self.settings, self.out, self.rows = settings, Path(out), rows
+        self._encoded: dict[str, list[Encoded]] = {}
 
     def __call__(self, lm: LanguageModel, epoch: float) -> None:
         """Measure `lm` after `epoch` epochs; the model is left in the mode that it was in."""
@@ -47,15 +49,12 @@ class Trajectory:
     def _measure(self, lm: LanguageModel, name: str, source: str, epoch: float) -> Result:
         import pandas as pd
 
-        from demur.data import question_answer, read_rows
-        from demur.models import encode, token_stats
+        from demur.models import token_stats
 
         started = time.perf_counter()
-        data = read_rows(source)
-        if len(data) > self.rows:
-            data = data.select(np.linspace(0, len(data) - 1, self.rows).round().astype(int))
-        encoded = encode(lm, *question_answer(data), [str(i) for i in data["id"]])
-        stats = token_stats(lm, encoded, moments=False)
+        if source not in self._encoded:
+            self._encoded[source] = self._read(lm, source)
+        stats = token_stats(lm, self._encoded[source], moments=False)
         table = pd.DataFrame({"probability": [probability(s.logps) for s in stats]})
         metric = f"{name}_probability"
         return evaluate(Audit({name: table}, seed=self.settings.seed), [metric])[metric].result(
@@ -66,3 +65,12 @@ class Trajectory:
             seed=self.settings.seed,
             seconds=time.perf_counter() - started,
         )
+
+    def _read(self, lm: LanguageModel, source: str) -> list[Encoded]:
+        from demur.data import question_answer, read_rows
+        from demur.models import encode
+
+        data = read_rows(source)
+        if len(data) > self.rows:
+            data = data.select(np.linspace(0, len(data) - 1, self.rows).round().astype(int))
+        return encode(lm, *question_answer(data), data["id"][:])

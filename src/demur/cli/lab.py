@@ -93,7 +93,7 @@ def new(
 
     Example: demur lab new tofu:full --out models/new
     """
-    from demur.data import read_rows
+    from demur.data import read_rows, row_texts
     from demur.errors import UsageError
     from demur.files import atomic_directory, require_writable
     from demur.lab import new_model
@@ -103,14 +103,7 @@ def new(
     if width % 8:
         raise UsageError(f"--width must be a multiple of 8, not {width}")
     require_writable(out)
-    texts = [
-        text
-        for source in rows
-        for row in read_rows(source)
-        for value in row.values()
-        for text in (value if isinstance(value, list) else [value])
-        if isinstance(text, str)
-    ]
+    texts = [text for source in rows for text in row_texts(read_rows(source))]
     lm = new_model(texts, vocabulary=vocabulary, width=width, layers=layers, seed=seed)
     with atomic_directory(out) as folder:
         lm.save(folder)

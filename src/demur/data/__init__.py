@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from demur.data.rows import Prompt as Prompt
     from demur.data.rows import TofuRow as TofuRow
     from demur.data.rows import question_answer as question_answer
+    from demur.data.rows import row_texts as row_texts
     from demur.data.rows import rows_hash as rows_hash
     from demur.data.splits import find_overlap as find_overlap
     from demur.data.splits import require_disjoint as require_disjoint
@@ -47,6 +48,7 @@ __all__, __getattr__, __dir__ = attach(
         "read_lines": "readers",
         "read_rows": "readers",
         "require_disjoint": "splits",
+        "row_texts": "rows",
         "rows_hash": "rows",
         "tofu_split": "tofu",
     },

@@ -31,6 +31,11 @@ class Encoded:
     id: str = ""
 
     @property
+    def first_label(self) -> int:
+        """Index of the first label that can be predicted: the sequence's very first token has nothing before it."""
+        return max(self.prompt_length, 1)
+
+    @property
     def label_ids(self) -> list[int]:
         """The response's tokens."""
         return self.input_ids[self.prompt_length :]

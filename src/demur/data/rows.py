@@ -15,7 +15,18 @@ from demur.registry import nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Example", "Message", "Prompt", "Row", "TofuRow", "check_row", "question_answer", "rows_hash", "schema_for"]
+__all__ = [
+    "Example",
+    "Message",
+    "Prompt",
+    "Row",
+    "TofuRow",
+    "check_row",
+    "question_answer",
+    "row_texts",
+    "rows_hash",
+    "schema_for",
+]
 
 Prompt = str | list[dict[str, str]]
 """A prompt as plain data: text, or chat messages `{"role": …, "content": …}`."""
@@ -249,6 +260,13 @@ def rows_hash(dataset: Dataset) -> str:
         kept = {key: value for key, value in row.items() if key != "id" and value is not None}
         digest.update(json.dumps(kept, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
     return digest.hexdigest()
+
+
+def row_texts(dataset: Dataset) -> Iterator[str]:
+    """Every text in the rows, those in lists included, row by row: what a tokenizer learns its words from."""
+    for row in iterate(dataset):
+        for value in row.values():
+            yield from (text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
 
 
 def iterate(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from demur.data.batch import IGNORE, Batch
 from demur.errors import UsageError
+from demur.models.activations import record
 from demur.models.head import Head, capture_hidden, label_logps, reference_kl
-
-if TYPE_CHECKING:
-    from demur.models.activations import Activations
 
 __all__ = ["Scored", "StoredScores", "checked_head", "forward_inputs", "joint_score", "score", "unwrapped"]
 
@@ -225,15 +224,9 @@ def score(
     inner = unwrapped(model)
     head = checked_head(model)
     batch = batch.to(head.weight.device)
-    recorded: Activations | None = None
-    with capture_hidden(inner) as captured:
-        if layers:
-            from demur.models.activations import record
-
-            with record(inner, layers=list(layers)) as recorded:
-                model(**forward_inputs(model, batch), use_cache=False)
-        else:
-            model(**forward_inputs(model, batch), use_cache=False)
+    recording = record(inner, layers=list(layers)) if layers else contextlib.nullcontext()
+    with capture_hidden(inner) as captured, recording as recorded:
+        model(**forward_inputs(model, batch), use_cache=False)
     return Scored(batch, captured[0], head, recorded, reference)
 
 

@@ -73,7 +73,7 @@ def token_stats(
     Raises:
         UsageError: an answer has no tokens; the message names the rows.
     """
-    empty = [e.id for e in encoded if not _label_count(e)]
+    empty = [e.id for e in encoded if len(e.input_ids) <= e.first_label]
     if empty:
         raise UsageError(f"{len(empty)} answers have no tokens to score, rows {', '.join(empty[:5])}")
     lm.model.eval()
@@ -94,11 +94,6 @@ def token_stats(
             if progress is not None:
                 progress(len(indices))
     return [s for s in out if s is not None]
-
-
-def _label_count(item: Encoded) -> int:
-    """Labels that have a token before them."""
-    return len(item.input_ids) - max(item.prompt_length, 1)
 
 
 def _whole(
@@ -151,7 +146,7 @@ def _by_prefix(
 
 
 def _statistics(head: Head, hidden: Tensor, rows: list[Encoded], moments: list[bool]) -> list[TokenStats]:
-    counts = [_label_count(r) for r in rows]
+    counts = [len(r.input_ids) - r.first_label for r in rows]
     labels = torch.tensor([t for r, n in zip(rows, counts, strict=True) for t in r.input_ids[-n:]])
     labels = labels.to(hidden.device)
     wanted = torch.tensor(moments).repeat_interleave(torch.tensor(counts)).to(hidden.device)

@@ -95,7 +95,7 @@ def _compute(
     lm: LanguageModel, wanted: Sequence[Encoded], file: Path, hidden: bool, bf16: bool, batch_size: int
 ) -> None:
     lm.model.eval()
-    counts = torch.tensor([len(e.input_ids) - max(e.prompt_length, 1) for e in wanted])
+    counts = torch.tensor([len(e.input_ids) - e.first_label for e in wanted])
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
     logps: list[Tensor] = [torch.empty(0)] * len(wanted)
     states: list[Tensor] = [torch.empty(0)] * len(wanted)

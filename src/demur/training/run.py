@@ -127,8 +127,7 @@ def train(settings: TrainSettings, out: str | Path, on_epoch: OnEpoch | None = N
             missing = {"chosen", "rejected", "prompt"} - set(data.column_names)
             if missing:
                 raise UsageError(f"{settings.data} lacks the columns {', '.join(sorted(missing))}")
-            ids = [str(i) for i in data["id"]]
-            tables = {r: encode(lm, list(data["prompt"]), list(data[r]), ids) for r in objective.roles}
+            tables = {r: encode(lm, data["prompt"][:], data[r][:], data["id"][:]) for r in objective.roles}
         return paired_plan(tables, {}, epochs=settings.epochs, seed=settings.seed)
 
     return _run("train", settings, Path(out), objective, {"data": data}, plan, on_epoch)
@@ -151,7 +150,7 @@ def _read(source: str) -> Dataset:
 
 def _encode(lm: LanguageModel, rows: Dataset, source: str) -> list[Encoded]:
     with _naming(source):
-        return encode(lm, *question_answer(rows), [str(i) for i in rows["id"]])
+        return encode(lm, *question_answer(rows), rows["id"][:])
 
 
 def _alternate_maker(
@@ -164,7 +163,7 @@ def _alternate_maker(
         pairs, place = np.unique(order * len(answers) + draws, return_inverse=True)
         forget, drawn = np.divmod(pairs, len(answers))
         prompts, _ = question_answer(rows)
-        ids = list(rows["id"])
+        ids = rows["id"][:]
         table = encode(
             lm,
             [prompts[i] for i in forget],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,7 @@ class ObjectiveTrainer(Trainer):
             sample["weight"] = size / means[0]
             for role, tokens in zip(roles, means[1:], strict=True):
                 batch: Batch = sample["batches"][role]
-                sample["batches"][role] = Batch(
-                    batch.input_ids, batch.attention_mask, batch.labels, batch.ids, tokens * sample["weight"]
-                )
+                sample["batches"][role] = replace(batch, token_total=tokens * sample["weight"])
         return samples, items
 
     def compute_loss(
@@ -134,9 +133,8 @@ class ObjectiveTrainer(Trainer):
         inner.eval()
         with inner.disable_adapter():
             wanted = {role: batches[role] for role in self.objective.reference_roles}
+            # Projected when asked for: the head has no adapter and no gradient, so that may happen outside too.
             scored = joint_score(inner, wanted, {}, self.lm.pad_id)
-            for one in scored.values():
-                _ = one.token_logps
         inner.train(was_training)
         return scored
 
