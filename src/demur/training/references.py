@@ -103,9 +103,9 @@ def _compute(
     autocast = torch.autocast(lm.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        with autocast:
+        with autocast:  # as in training, around the forward pass and not around the projection
             scored = score(lm.model, collate([wanted[i] for i in indices], lm.pad_id))
-            flat = scored.token_logps[scored.mask].cpu()
+        flat = scored.token_logps[scored.mask].cpu()
         sizes = counts[indices].tolist()
         for i, part in zip(indices, flat.split(sizes), strict=True):
             logps[i] = part
