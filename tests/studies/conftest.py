@@ -82,3 +82,14 @@ def log(tmp_path: Path) -> Callable[[], list[list[str]]]:
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
     return read
+
+
+@pytest.fixture
+def quick_authors(shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The studies' world of TOFU authors with few rows and one epoch: to run a study's code, not to believe it."""
+    from demur.studies import authors
+
+    monkeypatch.setenv("DEMUR_SHARED_DATA", str(shared_data("tofu").parent))
+    monkeypatch.setattr(authors, "KEPT_ROWS", 8)
+    for settings in (authors.LEARN, authors.UNLEARN):
+        monkeypatch.setitem(settings, "epochs", 1)

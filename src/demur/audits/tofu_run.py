@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from demur.audits.open_unlearning import EVAL_FILE, read_eval
 from demur.audits.request import AuditRequest, companions, evaluation_rows
+from demur.audits.suites import suites
 from demur.audits.tofu import TofuReport, audit_tofu, cached_samples, check_reference, make_settings, report_tofu
 from demur.audits.tofu_data import TABLES, TofuData, TofuSamples, TofuSettings
 from demur.errors import UsageError
@@ -38,6 +39,7 @@ def tofu_sources(request: AuditRequest) -> dict[str, str]:
     return {name: found[name] for name in TABLES if name in found}
 
 
+@suites.register("tofu")
 def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tuple[RunFolder, list[TofuReport]]:
     """Audit a run, or a plain model, with the TOFU suite and write results and samples into its folder.
 

@@ -40,6 +40,12 @@ def audit(
         str | None,
         typer.Option(show_default="the run's", help="Rows never trained on, for membership inference."),
     ] = None,
+    rows: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SOURCE", help="Rows of another set of the suite; may be repeated.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the suite; may be repeated.")
+    ] = None,
     compat: Annotated[str | None, typer.Option(help="Repeat another code to the letter: open-unlearning.")] = None,
     before: Annotated[bool, typer.Option(help="Measure also the model that the run started from.")] = True,
     generation: Annotated[bool, typer.Option(help="Answer the questions, for ROUGE and utility.")] = True,
@@ -73,10 +79,11 @@ def audit(
 
     Example: demur audit runs/npo --suite tofu --reference lab:almanac-gold
     """
-    from demur.audits import AuditRequest, find_suite
+    from demur.audits import AuditRequest
+    from demur.audits.suites import suites
     from demur.files import require_writable
 
-    run_suite = find_suite(suite)
+    run_suite = suites.get(suite).function
     if out is not None or Path(target).is_dir():
         require_writable(out or target)
     settings = {
@@ -88,6 +95,7 @@ def audit(
         "system_prompt": system_prompt,
         "date_string": date_string,
         "generation": generation,
+        **options.key_values(option or ()),
     }
     sources = {
         "forget": forget,
@@ -95,6 +103,7 @@ def audit(
         "real_authors": real_authors,
         "world_facts": world_facts,
         "holdout": holdout,
+        **options.key_values(rows or (), "--rows"),
     }
     request = AuditRequest(
         target,

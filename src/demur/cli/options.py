@@ -88,8 +88,12 @@ def settings_from(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     return kind.make(given["recipe"], objective_options=key_values(given["option"] or ()) or None, **settings)
 
 
-def key_values(pairs: Sequence[str]) -> dict[str, Any]:
+def key_values(pairs: Sequence[str], option: str = "--option") -> dict[str, Any]:
     """NAME=VALUE pairs, the values read as YAML.
+
+    Args:
+        pairs: what was written on the command line.
+        option: the option's name, for messages.
 
     Raises:
         UsageError: a pair has no equals sign, or its value is no YAML.
@@ -100,9 +104,9 @@ def key_values(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError(f"--option {pair!r} is not NAME=VALUE")
+            raise UsageError(f"{option} {pair!r} is not NAME=VALUE")
         try:
             out[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UsageError(f"--option {pair!r}: the value is neither a number nor a word") from None
+            raise UsageError(f"{option} {pair!r}: the value is neither a number nor a word") from None
     return out

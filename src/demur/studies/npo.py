@@ -7,7 +7,7 @@ that never saw the forget set is known exactly. `tofu` is a small language model
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demur.objectives import dpo_loss, npo_loss
-from demur.studies.registry import NotMeasured, Progress, study
+from demur.studies.authors import NEVER, UNLEARN, authors, mean_nlls, mean_probability
+from demur.studies.registry import Progress, study
 from demur.studies.results import Claim
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
-    from demur.models import LanguageModel
 
 # Paper, section 3.3, and its code: two classes, 16 inputs, 128 random ReLU features, 1000 points to keep, 200 to
 # forget, 1000 fresh ones of each kind to measure on; 2000 full-batch steps of plain gradient descent.
@@ -253,11 +253,6 @@ def synthetic_claims(m: pd.DataFrame) -> Iterator[Claim]:
     )
 
 
-# Six authors to keep and two to forget, 20 questions each, on a Llama of 0.59 million weights. The data are TOFU's, the
-# size is ours: it is what one core trains in half a minute.
-KEPT_ROWS, VOCABULARY = 120, 1500
-LEARN = {"learning_rate": 3e-3, "epochs": 14, "batch_size": 8, "warmup": 0.1}
-UNLEARN = {"learning_rate": 5e-4, "epochs": 10, "batch_size": 8, "schedule": "constant"}
 # Name → objective and retain term.
 OBJECTIVES = {
     "GA": ("ga", "none"),
@@ -270,14 +265,6 @@ OBJECTIVES = {
 }
 
 
-def mean_nlls(lm: LanguageModel, questions: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
-    """(n,) mean negative log-likelihood of each answer's tokens, in nats."""
-    from demur.models import encode, token_stats
-
-    stats = token_stats(lm, encode(lm, questions, answers), moments=False)
-    return np.array([-answer.logps.mean() for answer in stats])
-
-
 def examine(model: Path, forget: Dataset, retain: Dataset) -> tuple[dict[str, float], NDArray[np.float64]]:
     """Mean answer probability on both sets, and the truth ratios of the forget rows."""
     from demur.audits import truth_ratios
@@ -285,7 +272,7 @@ def examine(model: Path, forget: Dataset, retain: Dataset) -> tuple[dict[str, fl
 
     lm, found = load_model(model), {}
     for name, rows in (("forget", forget), ("retain", retain)):
-        found[name] = float(np.exp(-mean_nlls(lm, rows["question"], rows["answer"])).mean())
+        found[name] = mean_probability(lm, rows)
     true = mean_nlls(lm, forget["question"], forget["paraphrased_answer"])
     wrong = [mean_nlls(lm, forget["question"], column) for column in zip(*forget["perturbed_answer"], strict=True)]
     return found, truth_ratios(true, np.stack(wrong, axis=1))
@@ -294,52 +281,31 @@ def examine(model: Path, forget: Dataset, retain: Dataset) -> tuple[dict[str, fl
 @synthetic.part("tofu", seeds=(1, 2, 3), minutes=2)
 def tofu(seed: int, progress: Progress) -> dict[str, float]:
     """A small language model learns eight TOFU authors and unlearns two; mean probability of an answer's tokens."""
-    from datasets import concatenate_datasets
-
     from demur.audits import forget_quality_test
-    from demur.data.tofu import tofu_folder, tofu_split
-    from demur.lab import new_model
-    from demur.training import ForgetSettings, TrainSettings, forget, train
+    from demur.training import ForgetSettings, forget
 
-    data = tofu_folder()
-    if data is None or not (data / "idontknow.txt").is_file():
-        raise NotMeasured("TOFU is not at hand: set DEMUR_SHARED_DATA to the folder that holds `tofu`")
-    forgotten = tofu_split(data, "forget01_perturbed")
-    kept = tofu_split(data, "full").select(range(KEPT_ROWS))
+    world = authors(seed, lambda done, total, note="": progress(3 * done, 14, note))
     measured: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as holder:
         work = Path(holder)
-        plain = forgotten.select_columns(kept.column_names)
-        for name, rows in {"all": concatenate_datasets([kept, plain]), "kept": kept, "forgotten": plain}.items():
-            rows.to_json(work / f"{name}.jsonl")
-        texts = [text for row in (*kept, *plain) for text in (row["question"], row["answer"])]
-        new_model(texts, vocabulary=VOCABULARY, seed=seed).save(work / "new")
-        never = {"seed": seed, "save_steps": 10**6, "device": "cpu"}  # too short to be worth checkpoints
-        progress(0, 14, "learning all authors")
-        base = train(
-            TrainSettings(model=str(work / "new"), data=str(work / "all.jsonl"), **LEARN, **never), work / "base"
-        )
-        progress(4, 14, "learning the kept authors")
-        gold = train(
-            TrainSettings(model=str(work / "new"), data=str(work / "kept.jsonl"), **LEARN, **never), work / "gold"
-        )
-        models = {"before": base.model_path, "gold": gold.model_path}
+        models = {"before": world.base, "gold": world.gold}
         for done, (name, (objective, retain)) in enumerate(OBJECTIVES.items()):
             progress(7 + done, 14, name)
             settings = ForgetSettings(
-                model=str(base.model_path),
-                forget=str(work / "forgotten.jsonl"),
-                retain=str(work / "kept.jsonl"),
+                model=str(world.base),
+                forget=world.forget_file,
+                retain=world.kept_file,
                 objective=objective,
                 retain_objective=retain,
-                alternates=str(data / "idontknow.txt") if objective == "idkdpo" else None,
+                alternates=world.templates if objective == "idkdpo" else None,
+                seed=seed,
                 **UNLEARN,
-                **never,
+                **NEVER,
             )
             models[name] = forget(settings, work / name).model_path
         ratios = {}
         for name, model in models.items():
-            found, ratios[name] = examine(model, forgotten, kept)
+            found, ratios[name] = examine(model, world.forget, world.kept)
             measured |= {f"{name} {side}": value for side, value in found.items()}
     for name, values in ratios.items():
         measured[f"{name} forget quality"] = forget_quality_test(values, ratios["gold"]).p
