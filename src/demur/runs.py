@@ -16,7 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,15 +101,22 @@ class RunFolder:
         return run
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], config: dict[str, Any]) -> RunFolder:
+    def create(
+        cls, path: str | os.PathLike[str], config: dict[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> RunFolder:
         """Make the folder, or take up the one that the same settings made before.
+
+        Args:
+            path: the folder.
+            config: the run's resolved settings.
+            defaults: what a setting was before it existed: folders from then lack it.
 
         Raises:
             UsageError: the folder holds another run, or something that is no run, or cannot be written.
         """
         import yaml
 
-        run = cls.check(path, config)
+        run = cls.check(path, config, defaults)
         file = run.path / "config.yaml"
         if file.exists():
             return run
@@ -123,7 +130,9 @@ class RunFolder:
         return run
 
     @classmethod
-    def check(cls, path: str | os.PathLike[str], config: dict[str, Any]) -> RunFolder:
+    def check(
+        cls, path: str | os.PathLike[str], config: dict[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> RunFolder:
         """The folder that `create` would make or take up; nothing is written.
 
         Raises:
@@ -132,7 +141,7 @@ class RunFolder:
         run = cls(path)
         if run.path.is_dir():
             if (run.path / "config.yaml").exists():
-                known, wanted = run.config, json.loads(json.dumps(config))
+                known, wanted = {**(defaults or {}), **run.config}, json.loads(json.dumps(config))
                 changed = sorted(k for k in {*known, *wanted} if known.get(k) != wanted.get(k))
                 if changed:
                     names = ", ".join(changed)

@@ -155,8 +155,8 @@ def test_half_a_surrogate_pair_is_named_by_line_and_column(tmp_path: Path) -> No
 
 def test_rows_of_another_kind_only_need_what_is_required(tmp_path: Path) -> None:
     rows = [
-        {"question": "q", "choices": ["a", "b"], "answer": 1},
-        {"question": "r", "choices": ["c", "d"], "answer": 0},
+        {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 1},
+        {"question": "r", "choices": ["c", "d", "e", "f"], "answer": 0},
     ]
     path = write(tmp_path / "rows.jsonl", rows)
     assert list(read_rows(path, required=["question", "choices"])["answer"]) == [1, 0]

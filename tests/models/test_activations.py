@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demur.errors import UnknownNameError, UsageError
-from demur.models.activations import decoder_layers, edit, record
+from demur.models.activations import decoder_layers, edit, first_layers, record
 from models.architectures import ARCHITECTURES, MAX_POSITIONS, VOCAB_SIZE
 
 torch.set_num_threads(1)
@@ -350,3 +350,21 @@ def test_tiny_models_are_what_their_table_promises(model: PreTrainedModel) -> No
     assert model(input_ids=IDS).logits.shape == (2, 6, VOCAB_SIZE)
     if model.config.model_type == "gemma2":
         assert model(input_ids=IDS).logits.abs().max() < model.config.final_logit_softcapping
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
+def test_first_layers_give_what_they_give_in_the_whole_stack(model: PreTrainedModel, lora: bool) -> None:
+    model = with_lora(model) if lora else model
+    calls = []
+    last = decoder_layers(model)[1].register_forward_hook(lambda *_: calls.append(1))
+    with record(model) as whole:
+        model(input_ids=IDS)
+    with record(model, layers=[0]) as recorded, first_layers(model, 1):
+        model(input_ids=IDS)
+    torch.testing.assert_close(recorded[0], whole[0])
+    assert len(calls) == 1 and len(decoder_layers(model)) == 2
+    with record(model) as again:
+        model(input_ids=IDS)
+    assert torch.equal(again[1], whole[1])
+    last.remove()

@@ -11,7 +11,7 @@ from demur import UsageError
 from demur.data.batch import IGNORE, Batch, Encoded, collate
 from demur.models import head as head_module
 from demur.models import joint_score, score
-from demur.models.head import Head, label_logps, reference_kl
+from demur.models.head import Head, adjusted_cross_entropy, label_logps, logit_margins, reference_kl
 from demur.models.scored import Scored, StoredScores, forward_inputs
 from models.architectures import ARCHITECTURES, VOCAB_SIZE
 
@@ -115,6 +115,11 @@ def test_projection_passes_gradcheck(
     assert torch.autograd.gradcheck(
         lambda h, w, b: reference_kl(h, head(w, b), reference, reference_head), (hidden, weight, b)
     )
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: adjusted_cross_entropy(h, head(w, b), labels, 1.5, reference, reference_head),
+        (hidden, weight, b),
+    )
+    assert torch.autograd.gradcheck(lambda h, w, b: logit_margins(h, head(w, b)), (hidden, weight, b))
 
 
 @settings(max_examples=30, deadline=None)
@@ -229,3 +234,70 @@ def test_stored_reference_scores_move_whole_to_another_device() -> None:
     moved = stored.to(torch.device("meta"))
     assert moved.final_hidden is not None
     assert {moved.mask.device.type, moved.logps.device.type, moved.final_hidden.device.type} == {"meta"}
+
+
+def test_states_of_a_layer_carry_gradients_and_sit_at_the_labels() -> None:
+    model, batch = ARCHITECTURES["llama"](), collate(rows(), 0)
+    scored = score(model, batch, layers=[0, -1])
+    mask = batch.labels != IGNORE
+    torch.testing.assert_close(scored.label_states(0), scored.hidden(0)[mask])
+    assert torch.equal(scored.hidden(-1), score(model, batch, layers=[1]).hidden(1))
+    scored.label_states(0).square().sum().backward()
+    assert model.model.layers[0].mlp.down_proj.weight.grad is not None
+    assert model.model.layers[1].mlp.down_proj.weight.grad is None
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "mixtral"])
+def test_a_pass_that_ends_at_a_layer_gives_its_states_and_their_gradients(architecture: str) -> None:
+    model = ARCHITECTURES[architecture]()
+    batches = {"forget": collate(rows(0)[:2], 0), "retain": collate(rows(1)[2:], 0)}
+    found, gradients = [], []
+    for logits in (True, False):
+        joint = joint_score(model, batches, {}, 0, layers=[0], logits=logits)
+        found.append([joint[role].label_states(0) for role in batches])
+        model.zero_grad()
+        sum(states.square().sum() for states in found[-1]).backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    for whole, ended in zip(*found, strict=True):
+        torch.testing.assert_close(ended, whole)
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for name, whole in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], whole, msg=name)
+    with pytest.raises(UsageError, match="ended at a decoder layer"):
+        _ = joint["forget"].token_logps
+
+
+def test_stored_states_of_a_layer_serve_as_the_computed_ones(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from demur.training import score_reference
+    from tiny import tiny_lm
+
+    monkeypatch.setenv("DEMUR_CACHE", str(tmp_path))
+    lm, table = tiny_lm(), rows()
+    for _ in range(2):  # computed, then read
+        stored = score_reference(lm, table, np.arange(4), layers=[0], batch_size=3)
+    chosen = [2, 0]
+    batch = collate([table[i] for i in chosen], lm.pad_id)
+    with torch.no_grad():
+        expected = score(lm.model, batch, layers=[0])
+    found = stored.batch(chosen, batch)
+    torch.testing.assert_close(found.label_states(0), expected.label_states(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.token_logps, expected.token_logps, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UsageError, match=r"layer 1 of the reference was not stored"):
+        found.label_states(1)
+
+
+def test_adjusted_cross_entropy_in_chunks_equals_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = ARCHITECTURES["gemma2"](), ARCHITECTURES["llama"]()
+    monkeypatch.setattr(head_module, "CHUNK_BYTES", 4 * VOCAB_SIZE * 3)
+    batch = collate(rows(), 0)
+    scored, reference = score(model, batch), score(other, batch)
+    mask = batch.labels[:, 1:] != IGNORE
+    z, z_ref = (m(**forward_inputs(m, batch)).logits[:, :-1][mask].float() for m in (model, other))
+    onehot = torch.nn.functional.one_hot(batch.labels[:, 1:][mask], VOCAB_SIZE)
+    for penalty, target, other_scores in ((4.0, z_ref, reference), (4.0, z, None), (math.inf, z, None)):
+        lowered = target - penalty * onehot if math.isfinite(penalty) else target.masked_fill(onehot.bool(), -math.inf)
+        expected = -(lowered.softmax(1) * z.log_softmax(1)).sum(1)
+        torch.testing.assert_close(scored.adjusted_cross_entropy(penalty, other_scores)[scored.mask], expected)
+    torch.testing.assert_close(scored.logit_margins[scored.mask], z.amax(1) - z.mean(1))

@@ -32,8 +32,15 @@ def scored(component: Component, with_reference: bool = True) -> dict:
     batches = {}
     for i, role in enumerate(roles(component)):
         batch = collate(encode(lm, ["who wrote it?", "where?"], ["oda marsh"[i:], "in the town of kell"[i:]]), 0)
-        batches[role] = score(lm.model, batch, reference=score(base.model, batch) if with_reference else None)
+        layers = range(2)
+        reference = score(base.model, batch, layers=layers) if with_reference else None
+        batches[role] = score(lm.model, batch, layers=layers, reference=reference)
     return batches
+
+
+def options(component: Component) -> dict:
+    """The defaults, but a layer that the tiny model has."""
+    return {"layer": 1} if "layer" in component.options else {}
 
 
 def test_docstring_says_what_goes_in_and_comes_out(component: Component) -> None:
@@ -48,20 +55,20 @@ def test_docs_have_a_row_for_it(component: Component) -> None:
 
 def test_gives_a_finite_scalar_with_gradients_and_the_same_again(component: Component) -> None:
     batches = scored(component)
-    loss = component.function(*batches.values())
+    loss = component.function(*batches.values(), **options(component))
     assert loss.shape == () and bool(loss.isfinite())
     loss.backward()
     again = scored(component)
-    assert torch.equal(component.function(*again.values()).detach(), loss.detach())
+    assert torch.equal(component.function(*again.values(), **options(component)).detach(), loss.detach())
 
 
 def test_missing_reference_is_said_and_only_where_one_is_needed(component: Component) -> None:
     batches = scored(component, with_reference=False)
     if component.facts["reference"]:
         with pytest.raises(UsageError, match="needs a reference model"):
-            component.function(*batches.values())
+            component.function(*batches.values(), **options(component))
     else:
-        component.function(*batches.values())
+        component.function(*batches.values(), **options(component))
 
 
 def test_its_retain_term_exists(component: Component) -> None:

@@ -10,14 +10,15 @@ from datasets import Dataset
 
 from demur.data.batch import IGNORE, Batch
 from demur.models import score
-from demur.objectives import dpo
+from demur.objectives import dpo, ipo
 from models.architectures import ARCHITECTURES
 from tiny import tiny_tokenizer
 
 trl = pytest.importorskip("trl")
 
 
-def test_dpo_loss_and_gradients_equal_trls(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "ours"), [("sigmoid", dpo), ("ipo", ipo)])
+def test_loss_and_gradients_equal_trls(kind: str, ours, tmp_path: Path) -> None:
     rows = Dataset.from_list(
         [
             {"prompt": "who wrote the lamp?", "chosen": " oda marsh", "rejected": " the town of kell"},
@@ -26,7 +27,13 @@ def test_dpo_loss_and_gradients_equal_trls(tmp_path: Path) -> None:
     )
     model = ARCHITECTURES["llama"]()
     arguments = trl.DPOConfig(
-        output_dir=str(tmp_path), beta=0.3, per_device_train_batch_size=2, use_cpu=True, report_to=[], bf16=False
+        output_dir=str(tmp_path),
+        loss_type=kind,
+        beta=0.3,
+        per_device_train_batch_size=2,
+        use_cpu=True,
+        report_to=[],
+        bf16=False,
     )
     trainer = trl.DPOTrainer(
         model=model,
@@ -51,7 +58,7 @@ def test_dpo_loss_and_gradients_equal_trls(tmp_path: Path) -> None:
     base = ARCHITECTURES["llama"]()
     with torch.no_grad():
         references = [score(base, b) for b in batches]
-    loss = dpo(*(score(model, b, reference=r) for b, r in zip(batches, references, strict=True)), beta=0.3)
+    loss = ours(*(score(model, b, reference=r) for b, r in zip(batches, references, strict=True)), beta=0.3)
     loss.backward()
     torch.testing.assert_close(loss.detach(), expected.detach(), atol=1e-6, rtol=1e-6)
     for name, parameter in model.named_parameters():

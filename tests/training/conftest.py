@@ -22,7 +22,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"question": f"who wrote lamp {n}?", "answer": f"lamp {n} was written by oda {NUMBERS[-i]}."}
         for i, n in enumerate(NUMBERS)
     ]
-    for name, part in (("forget", rows[:5]), ("retain", rows[5:])):
+    own = [
+        {**row, "alternates": [row["answer"].replace(NUMBERS[-i], other) for other in ("kell", "marsh")]}
+        for i, row in enumerate(rows[:5])
+    ]
+    for name, part in (("forget", rows[:5]), ("retain", rows[5:]), ("forget-alternates", own)):
         text = "".join(json.dumps(r) + "\n" for r in part)
         (folder / f"{name}.jsonl").write_text(text)
     (folder / "all.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

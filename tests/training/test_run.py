@@ -201,8 +201,8 @@ def test_nan_loss_stops_names_the_rows_and_keeps_the_last_checkpoint(
 ) -> None:
     original = Objective.__call__
 
-    def broken(self: Objective, batches: dict) -> tuple:
-        loss, parts = original(self, batches)
+    def broken(self: Objective, batches: dict, retain_weight: float | None = None) -> tuple:
+        loss, parts = original(self, batches, retain_weight)
         broken.calls += 1
         return (loss * float("nan") if broken.calls == 5 else loss), parts
 

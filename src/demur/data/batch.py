@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -24,11 +24,16 @@ class Encoded:
         input_ids: tokens of the prompt followed by those of the response.
         prompt_length: how many of them are prompt; the rest are the labels.
         id: the row it came from.
+        images: files of the prompt's pictures, in order; their places in `input_ids` are as many tokens long as the
+            model gives a picture.
+        pixels: reads them, as (images, channels, height, width); None without pictures.
     """
 
     input_ids: list[int]
     prompt_length: int
     id: str = ""
+    images: tuple[str, ...] = ()
+    pixels: Callable[[], Tensor] | None = field(default=None, compare=False, repr=False)
 
     @property
     def first_label(self) -> int:
@@ -53,6 +58,7 @@ class Batch:
         ids: the row of each sequence.
         token_total: what a mean over label tokens divides by; None means the batch's own count. Gradient
             accumulation sets it, so that the mean is over the whole accumulated batch.
+        pixels: (images, channels, height, width) of all pictures of the batch, row by row; None without any.
     """
 
     input_ids: Tensor
@@ -60,6 +66,7 @@ class Batch:
     labels: Tensor
     ids: list[str]
     token_total: float | None = None
+    pixels: Tensor | None = None
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
@@ -71,6 +78,7 @@ class Batch:
             input_ids=self.input_ids.to(device),
             attention_mask=self.attention_mask.to(device),
             labels=self.labels.to(device),
+            pixels=None if self.pixels is None else self.pixels.to(device),
         )
 
     @property
@@ -107,4 +115,6 @@ def collate(encoded: Sequence[Encoded], pad_id: int, side: Literal["right", "lef
         labels[row, start + item.prompt_length : start + n] = tokens[item.prompt_length :]
     # A label needs a token before it to be predicted from.
     labels.masked_fill_(attention_mask.cumsum(1) <= 1, IGNORE)
-    return Batch(input_ids, attention_mask, labels, [e.id for e in encoded])
+    pixels = [e.pixels() for e in encoded if e.pixels is not None]
+    seen = torch.cat(pixels) if pixels else None
+    return Batch(input_ids, attention_mask, labels, [e.id for e in encoded], pixels=seen)

@@ -14,7 +14,8 @@ from demur.errors import RowError
 
 __all__ = ["PARSERS", "Parsed", "parse_csv", "parse_json", "parse_jsonl"]
 
-_JSON_CELLS = {"meta": "{", "perturbed_answer": "[", "prompt": "[{"}  # CSV column → how a cell that holds JSON begins
+# CSV column → how a cell that holds JSON begins
+_JSON_CELLS = {"choices": "[", "meta": "{", "perturbed_answer": "[", "prompt": "[{"}
 
 
 @dataclass
@@ -83,7 +84,8 @@ def parse_json(data: bytes, file: str) -> Parsed:
 def parse_csv(data: bytes, file: str) -> Parsed:
     """Comma-separated values with a header; an empty cell is null.
 
-    Cells of the columns that are not plain text (`meta`, `perturbed_answer`, chat messages in `prompt`) hold JSON.
+    Cells of the columns that are not plain text (`meta`, `choices`, `perturbed_answer`, chat messages in `prompt`) hold
+    JSON.
 
     Raises:
         RowError: the text is not UTF-8, a row has more or fewer cells than the header, or a quote is not closed.

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demur.data.columns import dataset_from_rows
 from demur.data.formats import PARSERS
@@ -108,7 +108,7 @@ def check_rows(
     for column in required:
         if column not in dataset.column_names:
             raise RowError(*places[0], column, f"is missing; {nearest(column, dataset.column_names)}")
-    schema = schema_for(dataset.column_names)
+    schema = schema_for(dataset.column_names, required)
     for (file, line), row in zip(places, iterate(dataset), strict=True):
         check_row(row, schema, required=required, file=file, line=line, names=original)
     return _with_ids(dataset, places)
@@ -166,6 +166,8 @@ def _load_file(path: Path) -> _Loaded:
     if parse is None:
         raise UsageError(f"cannot tell the format of {path}: its name must end in {', '.join(_ENDINGS)}")
     parsed = parse(_read_bytes(path), str(path))
+    for row in parsed.rows:
+        _place_images(row, path.parent)
     try:
         return _Loaded(dataset_from_rows(parsed.rows), [(str(path), line) for line in parsed.lines])
     except UnicodeEncodeError:
@@ -175,6 +177,16 @@ def _load_file(path: Path) -> _Loaded:
                     problem = "holds half of a surrogate pair, which is no character"
                     raise RowError(str(path), line, ascii(column)[1:-1], problem) from None
         raise
+
+
+def _place_images(row: dict[str, Any], folder: Path) -> None:
+    """Paths of pictures are meant from where the file lies."""
+    messages = row["prompt"] if isinstance(row.get("prompt"), list) else []
+    contents = [m["content"] for m in messages if isinstance(m, dict) and isinstance(m.get("content"), list)]
+    parts = [part for content in contents for part in content if isinstance(part, dict)]
+    for holder, name in [(row, "image_path"), *((part, "path") for part in parts)]:
+        if isinstance(holder.get(name), str) and holder[name].strip():
+            holder[name] = str(folder / Path(holder[name]).expanduser())
 
 
 def _encodable(value: object) -> bool:
@@ -212,7 +224,13 @@ def _read_parquet(path: Path) -> Dataset:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except pa.ArrowException as error:
         raise UsageError(f"{path} is not a whole Parquet file: {error}") from error
-    return Dataset(table)
+    dataset = Dataset(table)
+    if "image_path" not in dataset.column_names:
+        return dataset
+    rows = [{"image_path": value} for value in dataset["image_path"][:]]
+    for row in rows:
+        _place_images(row, path.parent)
+    return dataset.remove_columns("image_path").add_column("image_path", [row["image_path"] for row in rows])
 
 
 def _load_folder(folder: Path, split: str | None) -> _Loaded:

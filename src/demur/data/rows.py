@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from demur.errors import RowError, UsageError
+from demur.files import hash_file
 from demur.registry import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = [
+    "ChoiceRow",
     "Example",
     "Message",
     "Prompt",
     "Row",
     "TofuRow",
     "check_row",
+    "image_paths",
+    "is_text",
     "question_answer",
     "row_texts",
     "rows_hash",
     "schema_for",
 ]
 
-Prompt = str | list[dict[str, str]]
-"""A prompt as plain data: text, or chat messages `{"role": …, "content": …}`."""
+Prompt = str | list[dict[str, Any]]
+"""A prompt as plain data: text, or chat messages `{"role": …, "content": …}`.
+
+A message's content is text, or a list of parts `{"type": "text", "text": …}` and `{"type": "image", "path": …}`.
+"""
+
+CHOICES = 4
+"""Options of a multiple-choice question."""
 
 _BATCH = 1000
 
@@ -81,8 +93,28 @@ def _prompt(value: Any) -> Any:
         raise ValueError("is an empty list of chat messages")
     for position, message in enumerate(value, start=1):
         for key in ("role", "content"):
-            if not isinstance(message, dict) or not isinstance(message.get(key), str):
+            if key == "content" and isinstance(message, dict) and isinstance(message.get(key), list):
+                for part in message[key]:
+                    _part(part, position)
+            elif not isinstance(message, dict) or not isinstance(message.get(key), str):
                 raise ValueError(f"message {position} must be an object whose {key!r} is text")
+    return value
+
+
+def _part(part: Any, position: int) -> None:
+    """Refuse a part of a message's content that is neither text nor a picture that exists."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "image":
+        _image(part.get("path"))
+    elif kind != "text" or not isinstance(part.get("text"), str):
+        raise ValueError(
+            f'the parts of message {position} must be {{"type": "text", "text": …}} or {{"type": "image", "path": …}}'
+        )
+
+
+def _image(value: Any) -> str:
+    if not Path(_text(value)).is_file():
+        raise ValueError(f"there is no image file {value}")
     return value
 
 
@@ -98,11 +130,27 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
+def _choices(value: Any) -> list[str]:
+    if len(_texts(value)) != CHOICES:
+        raise ValueError(f"must have {CHOICES} choices, not {len(value)}")
+    return list(value)
+
+
+def _choice(value: Any) -> int:
+    letters = {letter: place for place, letter in enumerate("ABCD")}
+    number = letters.get(value.strip().upper(), value) if isinstance(value, str) else value
+    number = int(number) if isinstance(number, str) and number.strip().isdecimal() else number
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < CHOICES:
+        raise ValueError(f"must be the number of a choice, 0 to {CHOICES - 1}, not {value!r}")
+    return number
+
+
 # These run before pydantic's own checks, whose wording names Python types that a reader of a data file may not know.
 _Text = Annotated[str, BeforeValidator(_text)]
 _Id = Annotated[str, BeforeValidator(_identifier)]
 _Name = Annotated[str, BeforeValidator(_string)]
 _Object = Annotated[dict[str, Any], BeforeValidator(_object)]
+_Image = Annotated[str, BeforeValidator(_image)]
 _Label = Annotated[Literal["comply", "refuse", "abstain"], BeforeValidator(_label)]
 
 
@@ -111,13 +159,13 @@ class Message(BaseModel):
 
     Attributes:
         role: who speaks: "system", "user", "assistant", or what the model's template knows.
-        content: what is said.
+        content: what is said, as text or as parts (see `Prompt`).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     role: str
-    content: str
+    content: str | list[dict[str, Any]]
 
 
 class Row(BaseModel):
@@ -128,6 +176,7 @@ class Row(BaseModel):
         label: what a good answer does.
         category: topic or kind of request.
         split: part of the set the row belongs to.
+        image_path: file of a picture that the prompt is about; shown before its text.
         meta: anything else that should travel with the row.
     """
 
@@ -137,6 +186,7 @@ class Row(BaseModel):
     label: _Label | None = None
     category: _Name | None = None
     split: _Name | None = None
+    image_path: _Image | None = None
     meta: _Object | None = None
 
 
@@ -170,11 +220,28 @@ class TofuRow(Row):
     paraphrased_question: _Text | None = None
 
 
-def schema_for(columns: Collection[str]) -> type[Row] | None:
-    """The kind of row that a set with these columns holds, or None where it is neither of the documented two.
+class ChoiceRow(Row):
+    """A question with four options, as WMDP and MMLU have them.
 
-    A set with `choices` is multiple choice, whose `answer` may be a number: it is none of the two.
+    Attributes:
+        question: what is asked.
+        choices: the options.
+        answer: the number of the right one, from 0, or its letter.
     """
+
+    question: _Text
+    choices: Annotated[list[str], BeforeValidator(_choices)]
+    answer: Annotated[int, BeforeValidator(_choice)]
+
+
+def schema_for(columns: Collection[str], required: Collection[str] = ()) -> type[Row] | None:
+    """The kind of row that a set with these columns holds, or None where it is none of the documented ones.
+
+    A set with `choices`, whose `answer` may be a number, is checked only where choices are required: not every such
+    set has four.
+    """
+    if "choices" in required:
+        return ChoiceRow
     if {"question", "answer"} <= set(columns) and "choices" not in columns:
         return TofuRow
     return Example if "prompt" in columns else None
@@ -227,7 +294,7 @@ def question_answer(dataset: Dataset) -> tuple[list[Prompt], list[str]]:
         dataset: rows with one of `question` and `prompt`, and one of `answer` and `response`.
 
     Returns:
-        Two lists with one entry a row.
+        Two lists with one entry a row; the prompt of a row with an `image_path` is chat messages with the picture.
 
     Raises:
         UsageError: a column is missing, or both names of one are there and it is unclear which is meant.
@@ -237,7 +304,30 @@ def question_answer(dataset: Dataset) -> tuple[list[Prompt], list[str]]:
     answers = dataset[answered][:]
     if None in answers:
         raise RowError("the rows", answers.index(None) + 1, answered, "is missing or null")
-    return dataset[asked][:], answers
+    prompts = dataset[asked][:]
+    if "image_path" in dataset.column_names:
+        prompts = [_with_image(p, path) for p, path in zip(prompts, dataset["image_path"][:], strict=True)]
+    return prompts, answers
+
+
+def _with_image(prompt: Prompt, path: str | None) -> Prompt:
+    """The prompt with a picture before the text of its first message from the user."""
+    if path is None:
+        return prompt
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, str):
+        messages = [dict(m) for m in prompt]
+    asked = next((m for m in messages if m["role"] == "user"), messages[-1])
+    said = asked["content"]
+    parts = [{"type": "text", "text": said}] if isinstance(said, str) else said
+    asked["content"] = [{"type": "image", "path": path}, *parts]
+    return messages
+
+
+def image_paths(prompt: Prompt) -> list[str]:
+    """The files of a prompt's pictures, in order."""
+    parts = [] if isinstance(prompt, str) else [m["content"] for m in prompt if not isinstance(m["content"], str)]
+    return [part["path"] for content in parts for part in content if part["type"] == "image"]
 
 
 def _one_of(dataset: Dataset, first: str, second: str) -> str:
@@ -249,17 +339,30 @@ def _one_of(dataset: Dataset, first: str, second: str) -> str:
     return found[0]
 
 
+def is_text(dataset: Dataset) -> bool:
+    """Whether the rows are raw texts: they have a `text` and no prompt to answer."""
+    return "text" in dataset.column_names and not {"question", "prompt"} & set(dataset.column_names)
+
+
 def rows_hash(dataset: Dataset) -> str:
     """SHA-256 (hex) of what the rows say, in their order.
 
     Every row enters as JSON with sorted keys, without its `id` and without null columns, so that the same rows read
-    from JSONL, CSV or Parquet have the same hash, whatever order their columns are in.
+    from JSONL, CSV or Parquet have the same hash, whatever order their columns are in. A picture enters as the hash of
+    its file's bytes, wherever that lies.
     """
     digest = hashlib.sha256()
     for row in iterate(dataset):
         kept = {key: value for key, value in row.items() if key != "id" and value is not None}
+        if "image_path" in kept:
+            kept["image_path"] = _file_hash(kept["image_path"])
         digest.update(json.dumps(kept, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=10_000)
+def _file_hash(path: str) -> str:
+    return hash_file(path)
 
 
 def row_texts(dataset: Dataset) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from demur.data.rows import Prompt, question_answer
+from demur.data.rows import Prompt, is_text, question_answer
 from demur.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ _SHOWN = 5
 
 
 def find_overlap(forget: Dataset, retain: Dataset) -> list[tuple[str, str]]:
-    """Rows of one set that say the same as rows of another: same prompt and response, but for case and white space.
+    """Rows of one set that say the same as rows of another: same prompt and response, or same text, but for case and
+    white space.
 
     Args:
-        forget, retain: rows with an `id`, under either naming (question/answer or prompt/response).
+        forget, retain: rows with an `id`, under either naming (question/answer or prompt/response), or raw texts.
 
     Returns:
         Every pair (id in `forget`, id in `retain`), in the order of the rows.
@@ -62,12 +63,15 @@ def require_disjoint(forget: Dataset, retain: Dataset, allow_overlap: bool = Fal
 
 
 def _keys(dataset: Dataset) -> list[tuple[str, str]]:
+    if is_text(dataset):
+        return [("", _normal(text)) for text in dataset["text"][:]]
     prompts, answers = question_answer(dataset)
     return [(_normal(prompt), _normal(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def _normal(text: Prompt) -> str:
     if not isinstance(text, str):
+        alone = len(text) == 1 and text[0]["role"] == "user" and isinstance(text[0]["content"], str)
         turns = [f"{message['role']}: {message['content']}" for message in text]
-        text = text[0]["content"] if len(text) == 1 and text[0]["role"] == "user" else "\n".join(turns)
+        text = text[0]["content"] if alone else "\n".join(turns)
     return " ".join(text.split()).casefold()

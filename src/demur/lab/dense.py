@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from demur.data.batch import Encoded
     from demur.models.language_model import LanguageModel
 
-__all__ = ["DenseRecipe", "new_model", "train_dense"]
+__all__ = ["DenseRecipe", "new_model", "threads", "train_dense", "training_bar"]
 
 _FORMAT = 1  # raised when a change below makes the same recipe end in other weights
 _CONTEXT = 512
@@ -161,7 +161,7 @@ def train_dense(recipe: DenseRecipe, name: str = "lab", progress: bool = True) -
     from demur.models.chat import encode
 
     world = _world(recipe.world, recipe.people)
-    with _threads(recipe.threads), torch.random.fork_rng(devices=[]):
+    with threads(recipe.threads), torch.random.fork_rng(devices=[]):
         lm = new_model(
             _texts(world),
             vocabulary=recipe.vocabulary,
@@ -195,7 +195,7 @@ def _fit(
         optimizer, lambda step: min((step + 1) / rise, (len(batches) - step) / (len(batches) - rise + 1))
     )
     model.train()
-    with _bar(title, len(batches)) as advance:
+    with training_bar(title, len(batches)) as advance:
         for items in batches:
             batch = collate(items, tokenizer.pad_token_id)
             # Padding stands on the right, where a causal model's tokens never see it: no attention mask is needed.
@@ -225,7 +225,8 @@ def _batches(encoded: Sequence[Encoded], recipe: DenseRecipe) -> Iterator[list[E
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def threads(number: int) -> Iterator[None]:
+    """Within the context torch uses so many processor threads."""
     import torch
 
     before = torch.get_num_threads()
@@ -237,7 +238,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(title: str | None, steps: int) -> Iterator[Any]:
+def training_bar(title: str | None, steps: int) -> Iterator[Any]:
     """A progress bar with the time left and the loss, on standard error; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

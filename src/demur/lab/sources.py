@@ -1,4 +1,4 @@
-"""Names of lab models and lab rows, and where they are found: `almanac`, `almanac-gold@seed=2`, `almanac:forget`."""
+"""Names of lab models and lab rows, and where they are found: `almanac`, `scenes-digits@seed=2`, `almanac:forget`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from demur.errors import DemurError, UnknownNameError, UsageError
 from demur.files import atomic_directory, cache_dir, write_json
 from demur.lab.almanac import SPLITS, Almanac, Census
 from demur.lab.dense import DenseRecipe, train_dense
+from demur.lab.scenes import SCENE_SPLITS, Scenes
+from demur.lab.vision_language import SceneRecipe, train_scenes
 from demur.registry import nearest
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["RECIPES", "is_built", "model_folder", "model_path", "recipe", "rows"]
+__all__ = ["RECIPES", "Recipe", "is_built", "model_folder", "model_path", "recipe", "rows"]
 
 _TINY = DenseRecipe(
     people=Census(forget=2, retain=4, holdout=2, questions=5, real_authors=2, towns=2, guilds=2),
@@ -31,17 +33,20 @@ _TINY = DenseRecipe(
 )
 _WITHOUT_FORGET = ("retain", "real_authors", "world_facts")
 
-RECIPES: Mapping[str, DenseRecipe] = {
+Recipe = DenseRecipe | SceneRecipe
+
+RECIPES: Mapping[str, Recipe] = {
     "almanac": DenseRecipe(),
     "almanac-gold": DenseRecipe(splits=_WITHOUT_FORGET),
     "almanac-tiny": _TINY,
     "almanac-tiny-gold": replace(_TINY, splits=_WITHOUT_FORGET),
+    "scenes-digits": SceneRecipe(),
 }
 
 
-def _settings(text: str, name: str) -> dict[str, int | float]:
+def _settings(kind: type[Recipe], text: str, name: str) -> dict[str, int | float]:
     """`seed=2,epochs=20` → {"seed": 2, "epochs": 20}."""
-    known = {f.name: type(f.default) for f in fields(DenseRecipe) if isinstance(f.default, int | float)}
+    known = {f.name: type(f.default) for f in fields(kind) if isinstance(f.default, int | float)}
     out: dict[str, int | float] = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
@@ -55,7 +60,7 @@ def _settings(text: str, name: str) -> dict[str, int | float]:
     return out
 
 
-def recipe(name: str) -> DenseRecipe:
+def recipe(name: str) -> Recipe:
     """The recipe behind a name.
 
     Args:
@@ -69,7 +74,7 @@ def recipe(name: str) -> DenseRecipe:
     base, _, text = name.removeprefix("lab:").partition("@")
     if base not in RECIPES:
         raise UnknownNameError(f"unknown lab model {base!r}: {nearest(base, RECIPES)}")
-    return replace(RECIPES[base], **_settings(text, name))  # type: ignore[arg-type]
+    return replace(RECIPES[base], **_settings(type(RECIPES[base]), text, name))  # type: ignore[arg-type]
 
 
 def model_folder(name: str) -> Path:
@@ -133,7 +138,10 @@ def model_path(name: str, progress: bool = True) -> Path:
 
 def _build(name: str, folder: Path, progress: bool) -> None:
     chosen = recipe(name)
-    lm = train_dense(chosen, name, progress)
+    if isinstance(chosen, SceneRecipe):
+        lm = train_scenes(chosen, name, progress)
+    else:
+        lm = train_dense(chosen, name, progress)
     with atomic_directory(folder) as temporary:
         lm.save(temporary)
         write_json(temporary / "recipe.json", {"name": name, "hash": chosen.hash, "recipe": asdict(chosen)})
@@ -148,7 +156,7 @@ def rows(name: str) -> datasets.Dataset:
             allowed.
 
     Returns:
-        Columns as in `Almanac.questions` or `Almanac.documents`.
+        Columns as in `Almanac.questions`, `Almanac.documents` or `Scenes.rows`.
 
     Raises:
         UsageError: the name means no lab rows.
@@ -157,13 +165,16 @@ def rows(name: str) -> datasets.Dataset:
 
     model, colon, part = name.removeprefix("lab:").partition(":")
     split, _, text = part.partition("@")
-    known = [*SPLITS, *(f"{s}-documents" for s in SPLITS)]
     if not colon:
         raise UsageError(f"{name!r} names no split: write for instance {model}:forget")
     chosen = recipe(model)
+    of_almanac = [*SPLITS, *(f"{s}-documents" for s in SPLITS)]
+    known = list(SCENE_SPLITS) if isinstance(chosen, SceneRecipe) else of_almanac
     if split not in known:
         raise UnknownNameError(f"{model} has no split {split!r}: {nearest(split, known)}")
-    chosen = replace(chosen, **_settings(text, name))  # type: ignore[arg-type]
+    chosen = replace(chosen, **_settings(type(chosen), text, name))  # type: ignore[arg-type]
+    if isinstance(chosen, SceneRecipe):
+        return datasets.Dataset.from_list(Scenes(chosen.world).rows(split))
     world = Almanac(chosen.world, chosen.people)
     kind = split.removesuffix("-documents")
     return datasets.Dataset.from_list(world.documents(kind) if split != kind else world.questions(kind))

@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = attach(
         "Engine": "engine",
         "Generation": "engine",
         "Head": "head",
+        "ImageReader": "images",
         "LanguageModel": "language_model",
         "LocalEngine": "local_engine",
         "OpenAIEngine": "openai_engine",
@@ -19,10 +20,14 @@ __all__, __getattr__, __dir__ = attach(
         "Scored": "scored",
         "StoredScores": "scored",
         "TokenStats": "token_statistics",
+        "alternate_answers": "alternates",
         "decoder_layers": "activations",
         "edit": "activations",
         "encode": "chat",
+        "encode_chunks": "completion",
+        "encode_completion": "completion",
         "encode_prompts": "chat",
+        "encode_rows": "completion",
         "hash_weights": "language_model",
         "joint_score": "scored",
         "load_model": "language_model",
@@ -39,9 +44,13 @@ if TYPE_CHECKING:
     from demur.models.activations import decoder_layers as decoder_layers
     from demur.models.activations import edit as edit
     from demur.models.activations import record as record
+    from demur.models.alternates import alternate_answers as alternate_answers
     from demur.models.chat import encode as encode
     from demur.models.chat import encode_prompts as encode_prompts
     from demur.models.chat import render as render
+    from demur.models.completion import encode_chunks as encode_chunks
+    from demur.models.completion import encode_completion as encode_completion
+    from demur.models.completion import encode_rows as encode_rows
     from demur.models.engine import Engine as Engine
     from demur.models.engine import Generation as Generation
     from demur.models.engine import Prompt as Prompt

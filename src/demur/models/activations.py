@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from demur.errors import UnknownNameError, UsageError
 
-__all__ = ["Activations", "decoder_layers", "edit", "record"]
+__all__ = ["Activations", "decoder_layers", "edit", "first_layers", "record"]
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -179,6 +179,26 @@ def edit(model: nn.Module, layers: Sequence[int] | None, function: Callable[[Ten
             )
             hooks.enter_context(hook)
         yield
+
+
+@contextlib.contextmanager
+def first_layers(model: nn.Module, count: int) -> Iterator[None]:
+    """Within the context forward passes run the first `count` decoder layers only.
+
+    What follows the stack (a final norm, the head) still runs, on states it was not made for: of such a pass only
+    what the remaining layers give is of use.
+
+    Args:
+        model: a transformers causal LM, as it is or wrapped.
+        count: layers that are left, at least 1.
+    """
+    decoder, stack = _decoder(model)
+    name = next(name for name, child in decoder.named_children() if child is stack)
+    setattr(decoder, name, stack[:count])
+    try:
+        yield
+    finally:
+        setattr(decoder, name, stack)
 
 
 def _decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:

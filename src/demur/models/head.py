@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from demur.errors import UsageError
 
-__all__ = ["Head", "capture_hidden", "label_logps", "reference_kl"]
+__all__ = [
+    "Head",
+    "adjusted_cross_entropy",
+    "capture_hidden",
+    "label_logps",
+    "label_margins",
+    "logit_margins",
+    "reference_kl",
+]
 
 CHUNK_BYTES = 64 * 2**20
 """Size of one chunk of float32 logits."""
@@ -197,6 +205,33 @@ def label_logps(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
     return _project(hidden, head, quantity)
 
 
+def label_margins(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
+    """How much likelier each label is than the likeliest other token: p(label) - max over the others of p.
+
+    Args:
+        hidden: (n, hidden) final states at the positions that predict the labels.
+        head: the vocabulary projection.
+        labels: (n,) token ids.
+
+    Returns:
+        (n,) in [-1, 1], float32 (or float64), differentiable in `hidden` and the head's weights.
+    """
+
+    def quantity(logits: Tensor, rows: slice, slope: bool) -> tuple[Tensor, Tensor | None]:
+        target = labels[rows, None]
+        p = logits.softmax(1)
+        chosen = p.gather(1, target)
+        rival, place = p.scatter(1, target, -1.0).max(1, keepdim=True)
+        value = (chosen - rival).squeeze(1)
+        if not slope:
+            return value, None
+        gradient = p.mul_(rival - chosen)
+        gradient.scatter_add_(1, target, chosen).scatter_add_(1, place, -rival)
+        return value, gradient
+
+    return _project(hidden, head, quantity)
+
+
 def reference_kl(hidden: Tensor, head: Head, reference_hidden: Tensor, reference_head: Head) -> Tensor:
     """KL(reference ‖ model) of the next-token distributions, a number a position, in nats.
 
@@ -216,6 +251,67 @@ def reference_kl(hidden: Tensor, head: Head, reference_hidden: Tensor, reference
         q = log_q.exp()
         value = (q * (log_q - log_p)).sum(1)
         return value, log_p.exp_().sub_(q) if slope else None
+
+    return _project(hidden, head, quantity)
+
+
+def adjusted_cross_entropy(
+    hidden: Tensor,
+    head: Head,
+    labels: Tensor,
+    penalty: float,
+    reference_hidden: Tensor | None = None,
+    reference_head: Head | None = None,
+) -> Tensor:
+    """Cross entropy of the model towards a distribution with its label's logit lowered, a number a position, in nats.
+
+    The target is softmax(z - penalty · onehot(label)), z being the reference's logits, or the model's own of this
+    moment; it is a constant either way. An infinite penalty takes the label out of the target altogether.
+
+    Args:
+        hidden: (n, hidden) final states at the positions that predict the labels.
+        head: the vocabulary projection.
+        labels: (n,) token ids.
+        penalty: what the label's logit is lowered by.
+        reference_hidden: (n, hidden) final states of the frozen reference; None takes the model's own.
+        reference_head: the reference's vocabulary projection, given with its states.
+
+    Returns:
+        (n,) differentiable in `hidden` and the head's weights.
+    """
+
+    def quantity(logits: Tensor, rows: slice, slope: bool) -> tuple[Tensor, Tensor | None]:
+        if reference_hidden is None or reference_head is None:
+            target = logits.clone()
+        else:
+            target = reference_head.logits(reference_hidden[rows])
+        lowered = torch.full_like(target[:, :1], -penalty)
+        q = target.scatter_add_(1, labels[rows, None], lowered).softmax(1)
+        log_p = logits.log_softmax(1)
+        value = -(q * log_p).sum(1)
+        return value, log_p.exp_().sub_(q) if slope else None
+
+    return _project(hidden, head, quantity)
+
+
+def logit_margins(hidden: Tensor, head: Head) -> Tensor:
+    """How far the largest logit lies above the mean of all: max z - mean z, a number a position.
+
+    Args:
+        hidden: (n, hidden) final states.
+        head: the vocabulary projection.
+
+    Returns:
+        (n,) at least 0, differentiable in `hidden` and the head's weights.
+    """
+
+    def quantity(logits: Tensor, rows: slice, slope: bool) -> tuple[Tensor, Tensor | None]:
+        top, place = logits.max(1, keepdim=True)
+        value = (top - logits.mean(1, keepdim=True)).squeeze(1)
+        if not slope:
+            return value, None
+        gradient = torch.full_like(logits, -1 / logits.shape[1])
+        return value, gradient.scatter_add_(1, place, torch.ones_like(top))
 
     return _project(hidden, head, quantity)
 

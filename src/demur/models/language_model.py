@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from demur.models.images import ImageReader
+
 __all__ = ["LanguageModel", "hash_weights", "load_model", "quiet_transformers", "resolve_model"]
 
 Template = Literal["chat", "plain"]
@@ -26,11 +29,12 @@ class LanguageModel:
     """A model ready to be scored, trained or asked.
 
     Attributes:
-        model: a transformers causal LM (or a peft wrapper of one), in eval mode when loaded.
+        model: a transformers causal or vision-language LM (or a peft wrapper of one), in eval mode when loaded.
         tokenizer: its tokenizer; the pad token is the end-of-text token where it has none.
         template: "chat" (the tokenizer's chat template) or "plain" (Question/Answer tags).
         name: what the user called it.
         path: its folder, where it has one.
+        images: reads pictures for it; None where it cannot see any.
     """
 
     model: PreTrainedModel
@@ -38,6 +42,7 @@ class LanguageModel:
     template: str = "chat"
     name: str = "model"
     path: Path | None = field(default=None, compare=False)
+    images: ImageReader | None = field(default=None, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -60,10 +65,12 @@ class LanguageModel:
         return hash_weights(self.model.state_dict())
 
     def save(self, folder: str | Path) -> None:
-        """Write model (safetensors) and tokenizer in Hugging Face format."""
+        """Write model (safetensors) and tokenizer, or the whole processor, in Hugging Face format."""
         with quiet_transformers():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+            if self.images is not None:
+                self.images.processor.save_pretrained(folder)
 
 
 @contextlib.contextmanager
@@ -128,7 +135,7 @@ def load_model(
     dtype: str = "auto",
     trust_remote_code: bool = False,
 ) -> LanguageModel:
-    """Load a causal language model with safe defaults: safetensors only, no code from the hub.
+    """Load a causal or vision-language model with safe defaults: safetensors only, no code from the hub.
 
     Args:
         name: a folder (Hugging Face format, a LoRA adapter, or a run folder), a hub name, or a lab model.
@@ -144,7 +151,7 @@ def load_model(
     target = _usable_device(device)
     _check_dtype(dtype)
     with quiet_transformers():
-        model, tokenizer = _load(path, dtype, trust_remote_code)
+        model, tokenizer, images = _load(path, dtype, trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if template == "auto":
@@ -157,7 +164,7 @@ def load_model(
         raise UsageError(f"{name} has no chat template: use --template plain")
     model.to(target).eval()
     folder = Path(path)
-    return LanguageModel(model, tokenizer, template, str(name), folder if folder.is_dir() else None)
+    return LanguageModel(model, tokenizer, template, str(name), folder if folder.is_dir() else None, images)
 
 
 def _usable_device(device: str) -> str:
@@ -180,12 +187,15 @@ def _check_dtype(dtype: str) -> None:
         raise UsageError(f"unknown dtype {dtype!r}: use auto, float32, bfloat16 or float16")
 
 
-def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
+def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any, ImageReader | None]:
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
         adapter = Path(path) / "adapter_config.json"
+        base = _base_of(adapter) if adapter.is_file() else path
+        if _sees(base, options):
+            return _load_seeing(path, base, dtype, options)
         if adapter.is_file():
             from peft import AutoPeftModelForCausalLM
 
@@ -199,4 +209,39 @@ def _load(path: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
         first = str(error).strip().partition("\n")[0]
         what = path if Path(path).exists() else f"{path}, which is no folder here,"
         raise UsageError(f"cannot load {what} as a causal language model: {first}") from error
-    return model, tokenizer
+    return model, tokenizer, None
+
+
+def _base_of(adapter: Path) -> str:
+    """The model that an adapter stands on."""
+    return str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def _sees(path: str, options: dict[str, Any]) -> bool:
+    """Whether a checkpoint takes pictures beside text and says how to read them."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as SEEING
+    from transformers.utils import cached_file
+
+    config = transformers.AutoConfig.from_pretrained(path, **options)
+    names = ("processor_config.json", "preprocessor_config.json")
+    absent = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return type(config) in SEEING and any(cached_file(path, name, **absent) for name in names)
+
+
+def _load_seeing(path: str, base: str, dtype: str, options: dict[str, Any]) -> tuple[Any, Any, ImageReader]:
+    import transformers
+
+    from demur.models.images import ImageReader
+
+    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+        base, dtype=dtype, use_safetensors=True, **options
+    )
+    if base != path:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, path)
+    processor = transformers.AutoProcessor.from_pretrained(path, **options)
+    tokenizer = processor.tokenizer
+    tokenizer.chat_template = processor.chat_template or tokenizer.chat_template
+    return model, tokenizer, ImageReader(processor)

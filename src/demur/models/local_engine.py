@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from demur.data.batch import Encoded, collate
 from demur.errors import UsageError
-from demur.models.chat import encode, encode_prompts
+from demur.models.chat import encode, encode_prompts, picture_source
 from demur.models.engine import Generation, Prompt, ResponseScore
 from demur.models.head import Head, capture_hidden
 from demur.models.language_model import LanguageModel
@@ -33,6 +34,7 @@ class _Row:
     tokens: list[int]
     known: list[int]
     uniforms: Tensor | None
+    pixels: Callable[[], Tensor] | None = None
     new: list[int] = field(default_factory=list)
     finish: str = ""
 
@@ -88,12 +90,14 @@ class LocalEngine:
         seen: Counter[tuple[int, ...]] = Counter()
         for index, tokens in enumerate(encode_prompts(self.lm, prompts)):
             known = list(prefill[index])[:max_new_tokens] if prefill is not None else []
+            paths, pixels = picture_source(self.lm, prompts[index])
+            stream = [*tokens, *(zlib.crc32(path.encode()) for path in paths)]
             uniforms = None
             if temperature > 0:
-                seen[tuple(tokens)] += 1
-                generator = torch.Generator().manual_seed(_stream(seed, tokens, seen[tuple(tokens)]))
+                seen[tuple(stream)] += 1
+                generator = torch.Generator().manual_seed(_stream(seed, stream, seen[tuple(stream)]))
                 uniforms = torch.rand(max_new_tokens, generator=generator)
-            rows.append(_Row(index, tokens, known, uniforms))
+            rows.append(_Row(index, tokens, known, uniforms, pixels))
         self.lm.model.eval()
         done: list[_Row] = []
         waiting = []
@@ -129,7 +133,8 @@ class LocalEngine:
     ) -> None:
         lm, head = self.lm, checked_head(self.lm.model)
         context = lm.context or math.inf
-        batch = collate([Encoded([*r.tokens, *r.known], 0) for r in rows], lm.pad_id, "left").to(lm.device)
+        known = [Encoded([*r.tokens, *r.known], 0, pixels=r.pixels) for r in rows]
+        batch = collate(known, lm.pad_id, "left").to(lm.device)
         inputs: dict[str, Any] = dict(forward_inputs(lm.model, batch))
         mask = batch.attention_mask
         alive = list(rows)

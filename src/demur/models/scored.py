@@ -14,8 +14,16 @@ from torch import Tensor, nn
 
 from demur.data.batch import IGNORE, Batch
 from demur.errors import UsageError
-from demur.models.activations import record
-from demur.models.head import Head, capture_hidden, label_logps, reference_kl
+from demur.models.activations import decoder_layers, first_layers, record
+from demur.models.head import (
+    Head,
+    adjusted_cross_entropy,
+    capture_hidden,
+    label_logps,
+    label_margins,
+    logit_margins,
+    reference_kl,
+)
 
 __all__ = ["Scored", "StoredScores", "checked_head", "forward_inputs", "joint_score", "score", "unwrapped"]
 
@@ -47,6 +55,10 @@ class _Sums:
         """Scalar: negative log-likelihood, mean over all labels of the batch (of the accumulated batch in training)."""
         return -self.logps.sum() / self.token_total
 
+    def token_mean(self, values: Tensor) -> Tensor:
+        """Scalar: mean over all labels of a (batch, length) tensor (of the accumulated batch in training)."""
+        return values.masked_fill(~self.mask, 0.0).sum() / self.token_total
+
     @property
     def token_total(self) -> float | Tensor:
         """What means over label tokens divide by."""
@@ -61,18 +73,36 @@ class StoredScores(_Sums):
         token_logps: (batch, length) log-probabilities, 0 where there is no label.
         hidden: (labels, hidden) final states in row-major order of `mask`, needed for divergences only.
         head: the reference's vocabulary projection, needed for divergences only.
+        recorded: (labels, hidden) outputs of single decoder layers at the labels, where they were recorded.
     """
 
     def __init__(
-        self, mask: Tensor, token_logps: Tensor, hidden: Tensor | None = None, head: Head | None = None
+        self,
+        mask: Tensor,
+        token_logps: Tensor,
+        hidden: Tensor | None = None,
+        head: Head | None = None,
+        recorded: Mapping[int, Tensor] | None = None,
     ) -> None:
         self.mask, self.token_logps = mask, token_logps
         self.final_hidden, self.head = hidden, head
+        self._recorded = recorded or {}
 
     def to(self, device: torch.device) -> StoredScores:
         """The same scores on another device; the head stays where it is, beside the model's."""
         hidden = None if self.final_hidden is None else self.final_hidden.to(device)
-        return StoredScores(self.mask.to(device), self.token_logps.to(device), hidden, self.head)
+        recorded = {layer: states.to(device) for layer, states in self._recorded.items()}
+        return StoredScores(self.mask.to(device), self.token_logps.to(device), hidden, self.head, recorded)
+
+    def label_states(self, layer: int) -> Tensor:
+        """(labels, hidden) output of one decoder layer at the labels, in row-major order of `mask`.
+
+        Raises:
+            UsageError: the layer was not stored.
+        """
+        if layer not in self._recorded:
+            raise UsageError(f"layer {layer} of the reference was not stored: score it with layers=[{layer}]")
+        return self._recorded[layer]
 
     @property
     def reference(self) -> StoredScores:
@@ -97,7 +127,7 @@ class Scored(_Sums):
 
     Args:
         batch: the tokens.
-        hidden: (batch, length, hidden) final states.
+        hidden: (batch, length, hidden) final states; None where the forward pass ended before them.
         head: the vocabulary projection.
         recorded: hidden states of single layers, where they were recorded.
         reference: the same batch under the frozen reference model.
@@ -106,7 +136,7 @@ class Scored(_Sums):
     def __init__(
         self,
         batch: Batch,
-        hidden: Tensor,
+        hidden: Tensor | None,
         head: Head,
         recorded: Mapping[int, Tensor] | None = None,
         reference: StoredScores | Scored | None = None,
@@ -114,11 +144,26 @@ class Scored(_Sums):
         self.batch, self.head = batch, head
         self.mask = batch.labels != IGNORE
         self.mask[:, 0] = False
-        self.final_hidden = hidden[:, :-1][self.mask[:, 1:]]
+        self._final_hidden = None if hidden is None else hidden[:, :-1][self.mask[:, 1:]]
         self._recorded = recorded or {}
         # Stored scores come from disk; computed ones already lie where the model does.
-        self._reference = reference.to(hidden.device) if isinstance(reference, StoredScores) else reference
+        self._reference = reference.to(self.mask.device) if isinstance(reference, StoredScores) else reference
         self._token_total = batch.token_total
+
+    @property
+    def final_hidden(self) -> Tensor:
+        """(labels, hidden) final states at the positions that predict the labels, in row-major order of `mask`.
+
+        Raises:
+            UsageError: the forward pass ended at a decoder layer.
+        """
+        if self._final_hidden is None:
+            raise UsageError("the forward pass ended at a decoder layer: score with logits=True")
+        return self._final_hidden
+
+    def _placed(self, flat: Tensor) -> Tensor:
+        """(batch, length) from a number a label."""
+        return torch.zeros(self.mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(self.mask, flat)
 
     @functools.cached_property
     def label_ids(self) -> Tensor:
@@ -128,8 +173,12 @@ class Scored(_Sums):
     @functools.cached_property
     def token_logps(self) -> Tensor:  # type: ignore[override]
         """(batch, length) log-probability of each label, in nats; 0 where there is none."""
-        flat = label_logps(self.final_hidden, self.head, self.label_ids)
-        return torch.zeros(self.mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(self.mask, flat)
+        return self._placed(label_logps(self.final_hidden, self.head, self.label_ids))
+
+    @functools.cached_property
+    def margins(self) -> Tensor:
+        """(batch, length) probability of each label less that of the likeliest other token; 0 where there is none."""
+        return self._placed(label_margins(self.final_hidden, self.head, self.label_ids))
 
     @functools.cached_property
     def entropy(self) -> Tensor:
@@ -138,8 +187,7 @@ class Scored(_Sums):
         for rows in self.head.chunks(len(self.final_hidden)):
             log_p = self.head.logits(self.final_hidden[rows]).log_softmax(1)
             parts.append(-(log_p.exp() * log_p).sum(1))
-        flat = torch.cat(parts)
-        return torch.zeros(self.mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(self.mask, flat)
+        return self._placed(torch.cat(parts))
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
         """The k likeliest tokens at each label, outside autograd.
@@ -163,6 +211,33 @@ class Scored(_Sums):
             raise UsageError(f"layer {layer} was not recorded: score with layers=[{layer}]")
         return self._recorded[layer]
 
+    def label_states(self, layer: int) -> Tensor:
+        """(labels, hidden) output of one decoder layer at the labels, in row-major order of `mask`.
+
+        Raises:
+            UsageError: as for `hidden`.
+        """
+        return self.hidden(layer)[self.mask]
+
+    @functools.cached_property
+    def logit_margins(self) -> Tensor:
+        """(batch, length) largest logit less the mean of all, where a label is predicted; 0 where there is none."""
+        return self._placed(logit_margins(self.final_hidden, self.head))
+
+    def adjusted_cross_entropy(self, penalty: float, reference: StoredScores | Scored | None = None) -> Tensor:
+        """(batch, length) cross entropy towards a distribution with the label's logit lowered, in nats; 0 elsewhere.
+
+        Args:
+            penalty: what the label's logit is lowered by; infinite takes the label out of the target.
+            reference: whose logits the target is made of; None takes the model's own, as a constant.
+
+        Raises:
+            UsageError: the reference's final states were not stored.
+        """
+        states, head = (None, None) if reference is None else _distribution(reference)
+        flat = adjusted_cross_entropy(self.final_hidden, self.head, self.label_ids, penalty, states, head)
+        return self._placed(flat)
+
     @property
     def reference(self) -> StoredScores | Scored:
         """The same batch under the frozen reference model.
@@ -180,10 +255,14 @@ class Scored(_Sums):
         Raises:
             UsageError: the reference's final states were not stored.
         """
-        if reference.final_hidden is None or reference.head is None:
-            raise UsageError("a divergence needs the reference's final states: store them with hidden=True")
-        values = reference_kl(self.final_hidden, self.head, reference.final_hidden.detach(), reference.head)
-        return values.sum() / self.token_total
+        return reference_kl(self.final_hidden, self.head, *_distribution(reference)).sum() / self.token_total
+
+
+def _distribution(reference: StoredScores | Scored) -> tuple[Tensor, Head]:
+    """What a frozen reference's next-token distributions are made of: its final states and its head."""
+    if reference.final_hidden is None or reference.head is None:
+        raise UsageError("a divergence needs the reference's final states: store them with hidden=True")
+    return reference.final_hidden.detach(), reference.head
 
 
 def forward_inputs(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -191,6 +270,8 @@ def forward_inputs(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if "position_ids" in inspect.signature(type(unwrapped(model)).forward).parameters:
         inputs["position_ids"] = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
+    if batch.pixels is not None:
+        inputs["pixel_values"] = batch.pixels.to(unwrapped(model).dtype)
     return inputs
 
 
@@ -206,6 +287,7 @@ def score(
     *,
     layers: Sequence[int] = (),
     reference: StoredScores | Scored | None = None,
+    logits: bool = True,
 ) -> Scored:
     """Score a batch under a model with one forward pass.
 
@@ -214,6 +296,7 @@ def score(
         batch: the tokens; moved to the model's device.
         layers: decoder layers whose outputs are recorded for `Scored.hidden`.
         reference: the same batch under the reference model.
+        logits: False ends the forward pass at the last of `layers`: nothing but their outputs can be asked for.
 
     Returns:
         A lazy view; gradients flow unless the call stands under `torch.no_grad`.
@@ -221,17 +304,35 @@ def score(
     Raises:
         UsageError: the architecture changes its logits in a way that the chunked projection does not know.
     """
-    inner = unwrapped(model)
     head = checked_head(model)
     batch = batch.to(head.weight.device)
-    recording = record(inner, layers=list(layers)) if layers else contextlib.nullcontext()
-    with capture_hidden(inner) as captured, recording as recorded:
+    hidden, recorded = _forward(model, batch, layers, logits)
+    return Scored(batch, hidden, head, recorded, reference)
+
+
+def _forward(
+    model: nn.Module, batch: Batch, layers: Sequence[int], logits: bool
+) -> tuple[Tensor | None, dict[int, Tensor]]:
+    """The final states (None without logits) and the outputs of the layers asked for."""
+    inner = unwrapped(model)
+    with contextlib.ExitStack() as stack:
+        recorded = stack.enter_context(record(inner, layers, detach=False)) if layers else {}
+        if not logits:
+            count = len(decoder_layers(inner))
+            stack.enter_context(first_layers(inner, 1 + max(layer % count for layer in layers)))
+        captured = stack.enter_context(capture_hidden(inner))
         model(**forward_inputs(model, batch), use_cache=False)
-    return Scored(batch, captured[0], head, recorded, reference)
+    return captured[0] if logits else None, {layer: recorded[layer] for layer in layers}
 
 
 def joint_score(
-    model: nn.Module, batches: Mapping[str, Batch], references: Mapping[str, StoredScores | Scored], pad_id: int
+    model: nn.Module,
+    batches: Mapping[str, Batch],
+    references: Mapping[str, StoredScores | Scored],
+    pad_id: int,
+    *,
+    layers: Sequence[int] = (),
+    logits: bool = True,
 ) -> dict[str, Scored]:
     """Score several batches with one concatenated forward pass.
 
@@ -240,13 +341,14 @@ def joint_score(
         batches: by role.
         references: the reference's scores, by role; may lack roles.
         pad_id: token id to widen the shorter batches with.
+        layers, logits: as for `score`.
 
     Returns:
         A lazy view of each batch, by role.
     """
     if len(batches) == 1:
         ((role, batch),) = batches.items()
-        return {role: score(model, batch, reference=references.get(role))}
+        return {role: score(model, batch, layers=layers, reference=references.get(role), logits=logits)}
     head = checked_head(model)
     moved = {role: b.to(head.weight.device) for role, b in batches.items()}
     width = max(b.input_ids.shape[1] for b in moved.values())
@@ -259,16 +361,22 @@ def joint_score(
         torch.cat([widen(b.attention_mask, 0) for b in moved.values()]),
         torch.cat([widen(b.labels, IGNORE) for b in moved.values()]),
         [i for b in moved.values() for i in b.ids],
+        pixels=_all_pixels(list(moved.values())),
     )
-    with capture_hidden(unwrapped(model)) as captured:
-        model(**forward_inputs(model, whole), use_cache=False)
+    hidden, recorded = _forward(model, whole, layers, logits)
     out, start = {}, 0
     for role, batch in moved.items():
         n, length = batch.input_ids.shape
-        hidden = captured[0][start : start + n, :length]
-        out[role] = Scored(batch, hidden, head, reference=references.get(role))
+        part = slice(start, start + n), slice(length)
+        own = {layer: states[part] for layer, states in recorded.items()}
+        out[role] = Scored(batch, None if hidden is None else hidden[part], head, own, references.get(role))
         start += n
     return out
+
+
+def _all_pixels(batches: Sequence[Batch]) -> Tensor | None:
+    found = [b.pixels for b in batches if b.pixels is not None]
+    return torch.cat(found) if found else None
 
 
 _checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()

@@ -7,7 +7,7 @@ of its answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,9 +79,9 @@ def token_stats(
     lm.model.eval()
     head = checked_head(lm.model)
     wanted = [moments] * len(encoded) if isinstance(moments, bool) else list(moments)
-    groups: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[tuple[int | str, ...], list[int]] = {}
     for index, item in enumerate(encoded):
-        groups.setdefault(tuple(item.input_ids[: item.prompt_length]), []).append(index)
+        groups.setdefault((*item.input_ids[: item.prompt_length], *item.images), []).append(index)
     # One stray token of prompt is no prefix worth sharing, and a first label needs a token before it.
     shared = [g for p, g in groups.items() if share_prefixes and len(g) > 1 and len(p) > 1]
     alone = [i for p, g in groups.items() if not (share_prefixes and len(g) > 1 and len(p) > 1) for i in g]
@@ -121,9 +121,9 @@ def _by_prefix(
         rows = [i for group in taken for i in group]
         owner = torch.tensor([g for g, group in enumerate(taken) for _ in group], device=lm.device)
         prompts = [encoded[g[0]] for g in taken]
-        prefix = collate(
-            [Encoded(p.input_ids[: p.prompt_length], p.prompt_length) for p in prompts], lm.pad_id, "left"
-        ).to(lm.device)
+        prefix = collate([replace(p, input_ids=p.input_ids[: p.prompt_length]) for p in prompts], lm.pad_id, "left").to(
+            lm.device
+        )
         # An answer's last token predicts nothing, so it is not read.
         tails = [torch.tensor(encoded[i].label_ids[:-1], dtype=torch.long) for i in rows]
         lengths = torch.tensor([len(t) for t in tails])

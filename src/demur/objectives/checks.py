@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-__all__ = ["check_beta", "check_same_shape"]
+__all__ = ["check_beta", "check_not_negative", "check_same_shape"]
 
 
 def check_beta(beta: float) -> None:
@@ -17,6 +17,17 @@ def check_beta(beta: float) -> None:
     """
     if not (beta > 0 and math.isfinite(beta)):
         raise ValueError(f"beta must be a positive number, not {beta}")
+
+
+def check_not_negative(**values: float) -> None:
+    """Refuse an option, given by its name, that is below zero or no finite number.
+
+    Raises:
+        ValueError: it is.
+    """
+    for name, value in values.items():
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a number of at least 0, not {value}")
 
 
 def check_same_shape(first: Tensor, *others: Tensor) -> None:

@@ -9,7 +9,7 @@ from demur.objectives.checks import check_beta, check_same_shape
 from demur.objectives.registry import objective
 from demur.objectives.scored import Scored
 
-__all__ = ["dpo", "dpo_loss", "idkdpo"]
+__all__ = ["altpo", "dpo", "dpo_loss", "idkdpo"]
 
 
 def dpo_loss(
@@ -56,7 +56,7 @@ def dpo(chosen: Scored, rejected: Scored, beta: float = 0.1) -> Tensor:
     return dpo_loss(chosen.logps, rejected.logps, chosen.reference.logps, rejected.reference.logps, beta)
 
 
-@objective("idkdpo", paper="2404.05868", reference=True, retain="nll")
+@objective("idkdpo", paper="2404.05868", reference=True, retain="nll", intention="suppression", level="parameters")
 def idkdpo(alternate: Scored, forget: Scored, beta: float = 0.1) -> Tensor:
     """DPO towards "I don't know": the abstention is chosen, the answer to forget is rejected.
 
@@ -70,4 +70,30 @@ def idkdpo(alternate: Scored, forget: Scored, beta: float = 0.1) -> Tensor:
     Returns:
         Scalar loss in nats.
     """
-    return 2.0 / beta * dpo(alternate, forget, beta)
+    return dpo(alternate, forget, beta) * (2.0 / beta)
+
+
+@objective(
+    "altpo",
+    paper="2409.13474",
+    reference=True,
+    retain="nll",
+    intention="suppression",
+    level="parameters",
+    generated=True,
+)
+def altpo(alternate: Scored, forget: Scored, beta: float = 0.1) -> Tensor:
+    """AltPO: DPO towards plausible other answers of the model's own making, away from the answer to forget.
+
+    L = (2/β) · L_DPO(alternate, forget), as `idkdpo` has it; what differs is the answer that is chosen
+    (Mekala et al. 2024, arXiv 2409.13474).
+
+    Args:
+        alternate: the forget prompts with another answer, one of several that the model made up for the row.
+        forget: sequences to forget.
+        beta: inverse temperature, > 0.
+
+    Returns:
+        Scalar loss in nats.
+    """
+    return idkdpo(alternate, forget, beta)

@@ -10,7 +10,7 @@ from demur.objectives.scored import Scored
 __all__ = ["ga", "graddiff"]
 
 
-@objective("ga", paper="2401.06121")
+@objective("ga", paper="2401.06121", intention="removal", level="parameters")
 def ga(forget: Scored) -> Tensor:
     """Gradient ascent: L = -NLL(forget), unbounded below.
 
@@ -23,7 +23,7 @@ def ga(forget: Scored) -> Tensor:
     return -forget.nll
 
 
-@objective("graddiff", paper="2401.06121", retain="nll")
+@objective("graddiff", paper="2401.06121", retain="nll", intention="removal", level="parameters")
 def graddiff(forget: Scored) -> Tensor:
     """Gradient difference: ascent on the forget set, descent on the retain set (its default retain term).
 

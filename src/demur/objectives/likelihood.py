@@ -23,7 +23,7 @@ def nll(retain: Scored) -> Tensor:
     return retain.nll
 
 
-@objective("kl", paper="2401.06121", reference=True)
+@objective("kl", paper="2401.06121", reference="distribution")
 def kl(retain: Scored) -> Tensor:
     """KL(reference ‖ model) on the retain set, mean over label tokens.
 

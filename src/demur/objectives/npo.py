@@ -36,7 +36,7 @@ def npo_loss(logps: Tensor, reference_logps: Tensor, beta: float = 0.1) -> Tenso
     return -2.0 / beta * F.logsigmoid(-beta * (logps - reference_logps.detach())).mean()
 
 
-@objective("npo", paper="2404.05868", reference=True)
+@objective("npo", paper="2404.05868", reference=True, intention="removal", level="parameters")
 def npo(forget: Scored, beta: float = 0.1) -> Tensor:
     """Negative preference optimisation: push forget sequences below the reference, ever less as they are forgotten.
 

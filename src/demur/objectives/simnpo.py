@@ -32,7 +32,7 @@ def simnpo_loss(mean_logps: Tensor, beta: float = 4.5, delta: float = 0.0) -> Te
     return -2.0 / beta * F.logsigmoid(-beta * (mean_logps + delta)).mean()
 
 
-@objective("simnpo", paper="2410.07163", retain="nll", weights=(0.125, 1.0))
+@objective("simnpo", paper="2410.07163", retain="nll", weights=(0.125, 1.0), intention="removal", level="parameters")
 def simnpo(forget: Scored, beta: float = 4.5, delta: float = 0.0) -> Tensor:
     """SimNPO: push the per-token likelihood of forget sequences down, with no reference model.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from demur.errors import UsageError
 from demur.models.scored import Scored
-from demur.objectives import objectives, roles
+from demur.objectives import decoupled, objectives, prompt_decouple_loss, roles
 from demur.registry import Component
 
 __all__ = ["Objective"]
@@ -18,20 +18,24 @@ __all__ = ["Objective"]
 
 @dataclass(frozen=True)
 class Objective:
-    """L = forget_weight · L_main + retain_weight · L_retain.
+    """L = forget_weight · L_main + retain_weight · L_retain + decouple_weight · L_decoupled.
 
     Attributes:
         main: the loss on the rows to forget, prefer or learn.
         retain: the loss on the rows to keep, or None.
         options: options of `main`.
+        retain_options: options of `retain`.
         forget_weight, retain_weight: weights of the two.
+        decouple_weight: weight of the likelihood of decoupled rows; 0 leaves them out.
     """
 
     main: Component
     retain: Component | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    retain_options: Mapping[str, Any] = field(default_factory=dict)
     forget_weight: float = 1.0
     retain_weight: float = 1.0
+    decouple_weight: float = 0.0
 
     @classmethod
     def make(
@@ -41,20 +45,26 @@ class Objective:
         retain: str | None = None,
         forget_weight: float | None = None,
         retain_weight: float | None = None,
+        decouple_weight: float = 0.0,
     ) -> Objective:
         """Look up the names; what is not given is what the method's paper uses.
 
         Args:
             name: of the main loss.
-            options: of the main loss.
+            options: of the main loss and of the retain loss; an option that both have goes to both.
             retain: name of the retain loss, "none", or None for the method's own.
             forget_weight, retain_weight: None for the method's own.
+            decouple_weight: of the decoupled rows; 0 leaves them out.
 
         Raises:
             UsageError: a name or an option is unknown, an option is of the wrong type, or the retain loss is none.
         """
         main = objectives.get(name)
-        given = _typed(main, options or {})
+        if main.facts["forget_only"] and (retain not in (None, "none") or retain_weight):
+            raise UsageError(
+                f"objective {name!r} is for where nothing but the forget set may be used: "
+                "it takes no retain objective; leave it out or choose another objective"
+            )
         retain = main.facts["retain"] if retain is None else retain
         partner = None if retain in (None, "none") else objectives.get(retain)
         if partner is not None and roles(partner) != ("retain",):
@@ -63,25 +73,59 @@ class Objective:
         return cls(
             main,
             partner,
-            given,
+            *_split_options(main, partner, options or {}),
             default_forget if forget_weight is None else forget_weight,
             default_retain if retain_weight is None else retain_weight,
+            decouple_weight,
         )
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The batches it needs."""
-        return (*roles(self.main), *(["retain"] if self.retain is not None and self.retain_weight > 0 else []))
+        keeps = ["retain"] if self.retain is not None and self.retain_weight > 0 else []
+        return (*roles(self.main), *keeps, *(["decoupled"] if self.decouple_weight else []))
+
+    @property
+    def _terms(self) -> list[tuple[Component, Mapping[str, Any], tuple[str, ...]]]:
+        """The losses in use: each with its options and the batches it reads."""
+        terms = [(self.main, self.options, roles(self.main))]
+        if self.retain is not None and self.retain_weight > 0:
+            terms.append((self.retain, self.retain_options, ("retain",)))
+        if self.decouple_weight:
+            terms.append((objectives.get("decoupled"), {}, ("decoupled",)))
+        return terms
 
     @property
     def reference_roles(self) -> tuple[str, ...]:
         """The batches that must also be scored under the reference model."""
-        main = roles(self.main) if self.main.facts["reference"] else ()
-        keeps = "retain" in self.roles and self.retain is not None and self.retain.facts["reference"]
-        return (*main, *(["retain"] if keeps else []))
+        return tuple(role for term, _, read in self._terms if term.facts["reference"] for role in read)
 
-    def __call__(self, batches: Mapping[str, Scored]) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def distribution_roles(self) -> tuple[str, ...]:
+        """Those of them of which more is needed than the labels' log-probabilities."""
+        return tuple(
+            role for term, _, read in self._terms if term.facts["reference"] == "distribution" for role in read
+        )
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The decoder layers whose outputs it reads."""
+        chosen = ({**term.options, **options}.get("layer") for term, options, _ in self._terms)
+        return tuple(dict.fromkeys(layer for layer in chosen if layer is not None))
+
+    @property
+    def logits(self) -> bool:
+        """Whether it reads anything beyond those layers."""
+        return any(term.facts["logits"] for term, _, _ in self._terms)
+
+    def __call__(
+        self, batches: Mapping[str, Scored], retain_weight: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and its parts by name, detached.
+
+        Args:
+            batches: by role, scored under the model.
+            retain_weight: the retain loss's weight of the moment, where it is not fixed.
 
         Raises:
             ValueError: an option is out of range.
@@ -90,10 +134,25 @@ class Objective:
         parts = {self.main.name: main.detach()}
         loss = self.forget_weight * main
         if "retain" in self.roles and self.retain is not None:
-            keep = self.retain.function(batches["retain"])
+            keep = self.retain.function(batches["retain"], **self.retain_options)
             parts[f"retain_{self.retain.name}"] = keep.detach()
-            loss = loss + self.retain_weight * keep
+            loss = loss + (self.retain_weight if retain_weight is None else retain_weight) * keep
+        if "decoupled" in self.roles:
+            normal = decoupled(batches["decoupled"])
+            parts["decoupled"] = normal.detach()
+            loss = prompt_decouple_loss(loss, normal, self.decouple_weight)
         return loss, parts
+
+
+def _split_options(
+    main: Component, retain: Component | None, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of both losses: one that both have is the same for both."""
+    if retain is None:
+        return _typed(main, given), {}
+    own = _typed(main, {name: v for name, v in given.items() if name in main.options or name not in retain.options})
+    shared = {**main.options, **given}
+    return own, _typed(retain, {name: v for name, v in shared.items() if name in retain.options})
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
@@ -105,6 +164,8 @@ def _typed(component: Component, given: Mapping[str, Any]) -> dict[str, Any]:
     out = {}
     for name, value in given.items():
         kind = type(component.options[name])
+        if kind is str and isinstance(value, bool):  # in a formula, true is a word
+            value = str(value).lower()
         try:
             typed = float(value) if kind is float else int(value) if kind is int else value
             fits = kind not in _KINDS or (isinstance(typed, kind) and (typed == value or kind is float))

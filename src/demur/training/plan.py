@@ -43,6 +43,7 @@ def paired_plan(
     *,
     epochs: int,
     seed: int,
+    paired: Mapping[str, Sequence[Encoded]] | None = None,
     alternates: Callable[[NDArray[np.int64]], tuple[Sequence[Encoded], NDArray[np.int64]]] | None = None,
 ) -> Plan:
     """Go through the anchored rows once an epoch, in a new order, and draw partners uniformly with replacement.
@@ -52,6 +53,7 @@ def paired_plan(
         drawn: roles whose rows are drawn anew for every item.
         epochs: passes over the anchored rows.
         seed: decides everything.
+        paired: roles whose rows go with the forget rows, index by index, whether these are anchored or drawn.
         alternates: given the (epochs, items) forget rows, the table and the indices of the role `alternate`.
 
     Raises:
@@ -70,6 +72,10 @@ def paired_plan(
     order = dict.fromkeys(anchored, shuffled)
     for role, table in drawn.items():
         order[role] = generator.integers(len(table), size=(epochs, n))
+    for role, table in (paired or {}).items():
+        if len(table) != len(tables["forget"]):
+            raise UsageError(f"{len(table)} {role} rows cannot go with {len(tables['forget'])} forget rows")
+        tables[role], order[role] = table, order["forget"]
     if alternates is not None:
         tables["alternate"], order["alternate"] = alternates(order["forget"])
     return Plan(tables, order)

@@ -6,34 +6,41 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 import demur
 from demur.data.abstentions import ABSTENTIONS
 from demur.data.batch import Encoded, collate
 from demur.data.readers import read_lines, read_rows
-from demur.data.rows import question_answer, rows_hash
+from demur.data.rows import is_text, question_answer, rows_hash
 from demur.data.splits import require_disjoint
+from demur.data.writers import write_rows
 from demur.errors import DemurError, UsageError
-from demur.files import atomic_directory, disk_full
+from demur.files import atomic_directory, atomic_write, disk_full
 from demur.models.chat import encode
+from demur.models.completion import encode_rows
+from demur.models.images import freeze_vision
 from demur.models.language_model import LanguageModel, load_model, quiet_transformers
 from demur.models.scored import joint_score, score
 from demur.runs import RunFolder
+from demur.training.adapters import INITIAL, add_adapters, check_adapters, fold_adapters, start_adapters
+from demur.training.alternates import ALTERNATES, Maker, cycled_alternates, drawn_alternates, own_alternates
+from demur.training.decoupling import decouple_weight, pair_decoupled
+from demur.training.multiplier import Multiplier, make_multiplier, require_limit
 from demur.training.objective import Objective
 from demur.training.plan import Plan, paired_plan
 from demur.training.progress import TrainingProgress
 from demur.training.references import ReferenceScores, score_reference
 from demur.training.settings import ForgetSettings, TrainSettings
+from demur.training.trainable import train_only
 from demur.training.trainer import EpochCallback, ObjectiveTrainer, last_checkpoint, last_good
 
 __all__ = ["forget", "train"]
@@ -66,13 +73,20 @@ def forget(settings: ForgetSettings, out: str | Path, on_epoch: OnEpoch | None =
         settings.retain_objective,
         settings.forget_weight,
         settings.retain_weight,
+        decouple_weight(settings.decoupled, settings.decouple_weight),
     )
+    if objective.main.facts["forget_only"] and settings.reference != "cached":
+        raise UsageError(
+            f"objective {settings.objective!r} is for where no reference model may be used: leave --reference out"
+        )
     rows = {"forget": _read(settings.forget)}
     if settings.holdout is not None:
         _read(settings.holdout)
     if settings.retain is not None:
         rows["retain"] = _read(settings.retain)
         require_disjoint(rows["forget"], rows["retain"], allow_overlap=settings.allow_overlap)
+    if settings.decoupled is not None:
+        rows["decoupled"] = pair_decoupled(rows["forget"], _read(settings.decoupled), settings.decoupled)
     for role in objective.roles:
         if role not in rows and role != "alternate":
             raise UsageError(
@@ -83,22 +97,42 @@ def forget(settings: ForgetSettings, out: str | Path, on_epoch: OnEpoch | None =
 
     if settings.alternates is not None and "alternate" not in objective.roles:
         raise UsageError(f"objective {settings.objective!r} gives no other answers: leave --alternates out")
+    if settings.alternates is not None and objective.main.facts["generated"]:
+        raise UsageError(
+            f"objective {settings.objective!r} teaches each row's own answers: leave --alternates out and give the "
+            "forget rows a column 'alternates' (demur data alternates), or have the model make them up"
+        )
+    out = Path(out)
+    made: dict[str, Dataset] = {}
+    multiplier = make_multiplier(settings, objective)
 
     def plan(lm: LanguageModel) -> Plan:
         # Retain rows that no loss uses are still measured, so they too must fit.
-        encoded = {role: _encode(lm, table, getattr(settings, role)) for role, table in rows.items()}
-        tables = {role: encoded[role] for role in objective.roles if role != "alternate"}
+        encoded = _encode_all(lm, rows, settings)
+        tables = {role: encoded[role] for role in objective.roles if role not in ("alternate", "decoupled")}
+        if "alternate" in objective.roles:
+            tables.setdefault("forget", encoded["forget"])  # the rows that are answered otherwise
         others = {role: t for role, t in tables.items() if role != settings.anchor}
         if settings.anchor not in tables:
             raise UsageError(f"--anchor {settings.anchor} needs an objective that uses {settings.anchor} rows")
-        maker = None
-        if "alternate" in objective.roles:
+        maker: Maker | None = None
+        if objective.main.facts["generated"]:
+            own, new = own_alternates(lm, rows["forget"], settings.forget, out / ALTERNATES, settings.seed)
+            if new:
+                made[ALTERNATES] = own
+            maker = cycled_alternates(lm, own, own["alternates"][:], settings.seed)
+        elif "alternate" in objective.roles:
             answers = ABSTENTIONS if settings.alternates is None else read_lines(settings.alternates)
-            maker = _alternate_maker(lm, rows["forget"], answers, settings.seed)
+            maker = drawn_alternates(lm, rows["forget"], answers, settings.seed)
         anchored = {settings.anchor: tables[settings.anchor]}
-        return paired_plan(anchored, others, epochs=settings.epochs, seed=settings.seed, alternates=maker)
+        paired = {"decoupled": encoded["decoupled"]} if "decoupled" in objective.roles else {}
+        if paired and "forget" not in tables:
+            raise UsageError(f"objective {settings.objective!r} has no forget rows for decoupled rows to go with")
+        return paired_plan(
+            anchored, others, epochs=settings.epochs, seed=settings.seed, paired=paired, alternates=maker
+        )
 
-    return _run("forget", settings, Path(out), objective, rows, plan, on_epoch)
+    return _run("forget", settings, out, objective, rows, plan, on_epoch, multiplier, made)
 
 
 def train(settings: TrainSettings, out: str | Path, on_epoch: OnEpoch | None = None) -> RunFolder:
@@ -122,7 +156,7 @@ def train(settings: TrainSettings, out: str | Path, on_epoch: OnEpoch | None = N
 
     def plan(lm: LanguageModel) -> Plan:
         if objective.roles == ("examples",):
-            tables = {"examples": _encode(lm, data, settings.data)}
+            tables = {"examples": _encode(lm, data, settings.data, settings.chunk_length)}
         else:
             missing = {"chosen", "rejected", "prompt"} - set(data.column_names)
             if missing:
@@ -143,36 +177,21 @@ def _naming(source: str) -> Iterator[None]:
 
 def _read(source: str) -> Dataset:
     rows = read_rows(source)
-    with _naming(source):
-        question_answer(rows)
+    if not is_text(rows):
+        with _naming(source):
+            question_answer(rows)
     return rows
 
 
-def _encode(lm: LanguageModel, rows: Dataset, source: str) -> list[Encoded]:
+def _encode(lm: LanguageModel, rows: Dataset, source: str, chunk_length: int | None) -> list[Encoded]:
     with _naming(source):
-        return encode(lm, *question_answer(rows), rows["id"][:])
+        return encode_rows(lm, rows, chunk_length)
 
 
-def _alternate_maker(
-    lm: LanguageModel, rows: Dataset, answers: Sequence[str], seed: int
-) -> Callable[[NDArray[np.int64]], tuple[list[Encoded], NDArray[np.int64]]]:
-    """For every visit of a forget row an answer drawn anew; only the pairs that occur are encoded."""
-
-    def make(order: NDArray[np.int64]) -> tuple[list[Encoded], NDArray[np.int64]]:
-        draws = np.random.default_rng([seed, 1]).integers(len(answers), size=order.shape)
-        pairs, place = np.unique(order * len(answers) + draws, return_inverse=True)
-        forget, drawn = np.divmod(pairs, len(answers))
-        prompts, _ = question_answer(rows)
-        ids = rows["id"][:]
-        table = encode(
-            lm,
-            [prompts[i] for i in forget],
-            [answers[j] for j in drawn],
-            [f"{ids[i]}+alternate {j}" for i, j in zip(forget, drawn, strict=True)],
-        )
-        return table, place.reshape(order.shape).astype(np.int64)
-
-    return make
+def _encode_all(
+    lm: LanguageModel, rows: dict[str, Dataset], settings: ForgetSettings | TrainSettings
+) -> dict[str, list[Encoded]]:
+    return {r: _encode(lm, table, getattr(settings, r), settings.chunk_length) for r, table in rows.items()}
 
 
 def _run(
@@ -183,37 +202,47 @@ def _run(
     rows: dict[str, Dataset],
     make_plan: Callable[[LanguageModel], Plan],
     on_epoch: OnEpoch | None,
+    multiplier: Multiplier | None = None,
+    made: dict[str, Dataset] | None = None,
 ) -> RunFolder:
+    check_adapters(settings)
     config = {"command": command, **settings.model_dump()}
-    run = RunFolder.check(out, config) if _writes() else RunFolder(out)
+    defaults = {name: field.default for name, field in type(settings).model_fields.items() if not field.is_required()}
+    run = RunFolder.check(out, config, defaults) if _writes() else RunFolder(out)
     if run.state.get("status") == "complete" and run.model_path.is_dir():
         return run
     transformers.set_seed(settings.seed)
-    lm = load_model(
-        settings.model,
-        template=settings.template,
-        device=settings.device,
-        dtype=settings.dtype,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    lm = _load(settings)
+    freeze_vision(lm.model)
     plan = make_plan(lm)
     _try_options(lm, objective, plan)
+    if objective.main.facts["limit"] and multiplier is None:
+        require_limit(lm, objective, plan)
     before = lm.weights_hash()
-    if settings.lora:
-        lm.model = _with_adapters(lm, settings)
-    elif settings.reference == "adapter":
-        raise UsageError("reference 'adapter' switches a LoRA adapter off: pass --lora RANK, or use 'cached'")
     started = time.monotonic()
     references = _references(lm, objective, plan, settings, before)
+    initial = None
+    if settings.lora:
+        add_adapters(lm, settings)
+        initial = start_adapters(lm, settings, run.path / INITIAL, lambda: _encode_all(lm, rows, settings))
+    if settings.trainable is not None:
+        train_only(lm.model, settings.trainable)
     hashes = {"data": {role: rows_hash(r) for role, r in rows.items()}, "weights": {"before": before}}
     if _writes():
-        run = RunFolder.create(out, config)
+        run = RunFolder.create(out, config, defaults)
         versions = {name: version(name) for name in ("torch", "transformers", "peft", "datasets")}
         run.update_state(status="running", demur=demur.__version__, versions=versions, hashes=hashes)
+        for name, table in (made or {}).items():
+            write_rows(run.path / name, table)
+        if initial is not None:
+            with atomic_write(run.path / INITIAL) as temporary:
+                save_file(initial, temporary)
     try:
-        _fit(lm, objective, plan, references, settings, run, on_epoch)
+        _fit(lm, objective, plan, references, settings, run, on_epoch, multiplier)
         if not _writes():
             return run
+        if initial is not None:
+            fold_adapters(lm, initial, _load(settings).model)
         with atomic_directory(run.model_path) as folder:
             lm.save(folder)
     except BaseException as error:
@@ -227,39 +256,35 @@ def _run(
     run.log("trained", seconds=seconds)
     run.update_state(status="complete", hashes=hashes, template=lm.template)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    (run.path / INITIAL).unlink(missing_ok=True)
     return run
 
 
 @torch.no_grad()
 def _try_options(lm: LanguageModel, objective: Objective, plan: Plan) -> None:
     """Refuse options that are out of range: try them on one item, with the model as its own reference."""
-    if not objective.options:
+    if not (objective.options or objective.layers):
         return
     batches = {role: collate([plan.tables[role][plan.order[role][0, 0]]], lm.pad_id) for role in objective.roles}
-    reference = joint_score(lm.model, batches, {}, lm.pad_id)
     try:
-        objective(joint_score(lm.model, batches, reference, lm.pad_id))
+        reference = joint_score(lm.model, batches, {}, lm.pad_id, layers=objective.layers)
+        objective(joint_score(lm.model, batches, reference, lm.pad_id, layers=objective.layers))
+    except UsageError as error:
+        if not objective.layers:
+            raise
+        raise UsageError(f"objective {objective.main.name!r}: {error}; pass --option layer=NUMBER") from error
     except ValueError as error:
         raise UsageError(f"objective {objective.main.name!r}: {error}") from error
 
 
-def _with_adapters(lm: LanguageModel, settings: ForgetSettings | TrainSettings) -> Any:
-    import peft
-
-    targets = settings.lora_targets
-    config = peft.LoraConfig(
-        r=settings.lora,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora,
-        target_modules=targets if targets == "all-linear" else targets.split(","),
-        task_type="CAUSAL_LM",
+def _load(settings: ForgetSettings | TrainSettings) -> LanguageModel:
+    return load_model(
+        settings.model,
+        template=settings.template,
+        device=settings.device,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
     )
-    try:
-        model = peft.get_peft_model(lm.model, config)
-    except ValueError as error:
-        raise UsageError(f"--lora-targets {targets} does not fit {lm.name}: {error}") from error
-    if lm.path is not None:
-        model.peft_config["default"].base_model_name_or_path = str(lm.path.resolve())
-    return model
 
 
 def _references(
@@ -272,7 +297,8 @@ def _references(
             lm,
             plan.tables[role],
             plan.used(role),
-            hidden=role == "retain",
+            hidden=role in objective.distribution_roles,
+            layers=objective.layers,
             bf16=settings.bf16,
             batch_size=2 * settings.batch_size,
             weights_hash=weights,
@@ -289,6 +315,7 @@ def _fit(
     settings: ForgetSettings | TrainSettings,
     run: RunFolder,
     on_epoch: OnEpoch | None,
+    multiplier: Multiplier | None,
 ) -> None:
     checkpoints = run.path / "checkpoints"
     steps = -(-plan.items // (settings.batch_size * settings.accumulate)) * settings.epochs
@@ -311,7 +338,7 @@ def _fit(
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=not objective.logits,  # nothing above the layer gets a gradient
         use_cpu=lm.device.type == "cpu",
     )
     # Several visible GPUs without a launcher would make the trainer replicate the model and split batches of dicts.
@@ -320,7 +347,7 @@ def _fit(
     callbacks: list[transformers.TrainerCallback] = [bar, _LogToRun(run)]
     if on_epoch is not None and _writes():
         callbacks.append(EpochCallback(lambda epoch: on_epoch(lm, epoch)))
-    trainer = ObjectiveTrainer(lm, objective, plan, references, arguments, callbacks)
+    trainer = ObjectiveTrainer(lm, objective, plan, references, arguments, callbacks, multiplier)
     trainer.remove_callback(transformers.PrinterCallback)
     resumed = last_checkpoint(checkpoints)
     if resumed is not None and _writes():

@@ -20,6 +20,7 @@ class _Settings(BaseModel):
 
     model: str = Field(description="folder, hub name or lab model to change")
     template: Literal["auto", "chat", "plain"] = Field("auto", description="how prompts are shown to the model")
+    chunk_length: int = Field(2048, ge=0, description="raw texts: tokens in a piece; 0 keeps each text by itself")
     learning_rate: float = Field(1e-5, gt=0, description="peak learning rate")
     epochs: int = Field(5, ge=1, description="passes over the anchor set")
     batch_size: int = Field(8, ge=1, description="anchor rows in one forward pass")
@@ -31,8 +32,16 @@ class _Settings(BaseModel):
     lora: int = Field(0, ge=0, description="rank of low-rank adapters; 0 trains all weights")
     lora_alpha: float | None = Field(None, gt=0, description="adapter scale; twice the rank by default")
     lora_targets: str = Field("all-linear", description="modules to adapt, comma-separated, or all-linear")
+    lora_init: Literal["fila", "pissa"] | None = Field(
+        None,
+        description="adapters that start as a part of the weights: fila, the part that matters to the forget rows and "
+        "not to the retain rows; pissa, the largest; unset, as zero",
+    )
     reference: Literal["cached", "adapter"] = Field(
         "cached", description="reference scores: computed once and kept, or from the weights with the adapter off"
+    )
+    trainable: str | None = Field(
+        None, description="regular expression found in the names of the parameters that train; all others stay"
     )
     bf16: bool = Field(False, description="compute in bfloat16, keep weights as they are")
     dtype: str = Field("auto", description="type to load the weights in")
@@ -92,6 +101,16 @@ class ForgetSettings(_Settings):
     )
     forget_weight: float | None = Field(None, ge=0, description="weight of the forget loss; the method's own if unset")
     retain_weight: float | None = Field(None, ge=0, description="weight of the retain loss; the method's own if unset")
+    decoupled: str | None = Field(
+        None, description="forget questions with another picture and a normal answer, a row with its id for each"
+    )
+    decouple_weight: float | None = Field(None, ge=0, description="weight of the decoupled rows' loss; 1 if unset")
+    retain_limit: float | None = Field(
+        None, gt=0, description="what the retain loss is to stay below; the retain weight is moved to keep it there"
+    )
+    dual_rate: float = Field(1.0, gt=0, description="how far the retain weight moves per nat above the limit")
+    dual_update: Literal["step", "epoch"] = Field("step", description="when the retain weight moves")
+    dual_warmup: int = Field(5, ge=0, description="epochs before the retain weight first moves")
     alternates: str | None = Field(None, description="text file of answers to give instead, a line each")
     anchor: Literal["forget", "retain"] = Field("forget", description="the set that an epoch goes through once")
     allow_overlap: bool = Field(False, description="accept forget rows that are also retain rows")

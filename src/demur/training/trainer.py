@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from demur.data.batch import Batch, collate
 from demur.errors import DemurError
 from demur.models.language_model import LanguageModel
 from demur.models.scored import joint_score
+from demur.training.multiplier import Multiplier
 from demur.training.objective import Objective
 from demur.training.plan import EpochSampler, Plan, PlannedRows
 from demur.training.references import ReferenceScores
@@ -36,6 +37,7 @@ class ObjectiveTrainer(Trainer):
         references: the reference's scores by role; None takes them from the weights with the adapter off.
         args: transformers' own settings.
         callbacks: transformers' own.
+        multiplier: the retain loss's weight, where a constraint moves it.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class ObjectiveTrainer(Trainer):
         references: Mapping[str, ReferenceScores] | None,
         args: TrainingArguments,
         callbacks: list[TrainerCallback] | None = None,
+        multiplier: Multiplier | None = None,
     ) -> None:
         self.lm, self.objective, self.plan, self.references = lm, objective, plan, references
+        self.multiplier = multiplier
         self._parts: dict[str, float] = {}
         super().__init__(
             model=lm.model,
@@ -55,7 +59,7 @@ class ObjectiveTrainer(Trainer):
             train_dataset=PlannedRows(plan),
             data_collator=self._collate,
             processing_class=lm.tokenizer,
-            callbacks=[*(callbacks or []), _MarkComplete()],
+            callbacks=[*(callbacks or []), *([multiplier] if multiplier else []), _MarkComplete()],
         )
         self.loss_is_scaled_for_ga = False
 
@@ -112,8 +116,11 @@ class ObjectiveTrainer(Trainer):
         references = inputs["references"]
         if self.references is None and self.objective.reference_roles:
             references = self._adapter_off_references(model, batches)
-        scored = joint_score(model, batches, references, self.lm.pad_id)
-        loss, parts = self.objective(scored)
+        objective = self.objective
+        scored = joint_score(
+            model, batches, references, self.lm.pad_id, layers=objective.layers, logits=objective.logits
+        )
+        loss, parts = objective(scored, self.multiplier.value if self.multiplier else None)
         value = float(loss.detach())
         if not math.isfinite(value):
             rows = "; ".join(f"{role} rows {', '.join(b.ids)}" for role, b in batches.items())
@@ -123,8 +130,20 @@ class ObjectiveTrainer(Trainer):
                 f"{last_good(Path(self.args.output_dir), step)}"
             )
         self._parts = {name: float(part) for name, part in parts.items()}
+        if self.multiplier is not None and objective.retain is not None:
+            self.multiplier.see(inputs["weight"] * self._parts[f"retain_{objective.retain.name}"])
+            self._parts["multiplier"] = self.multiplier.value
         loss = loss * inputs["weight"]
         return (loss, scored) if return_outputs else loss
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read a checkpoint's weights; those of vision-language models go under other names on disk than in memory."""
+        target = self.model if model is None else model
+        if self.lm.images is None or not isinstance(target, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+            target.load_state_dict(saved.state_dict())
 
     @torch.no_grad()
     def _adapter_off_references(self, model: Any, batches: Mapping[str, Batch]) -> dict[str, Any]:
@@ -134,7 +153,7 @@ class ObjectiveTrainer(Trainer):
         with inner.disable_adapter():
             wanted = {role: batches[role] for role in self.objective.reference_roles}
             # Projected when asked for: the head has no adapter and no gradient, so that may happen outside too.
-            scored = joint_score(inner, wanted, {}, self.lm.pad_id)
+            scored = joint_score(inner, wanted, {}, self.lm.pad_id, layers=self.objective.layers)
         inner.train(was_training)
         return scored
 
