@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from audits.tiny_world import tiny_data
-from demur.audits.open_unlearning import EVAL_FILE, SUMMARY_FILE, read_eval, write_eval
+from demur.audits.open_unlearning import TOFU, read_eval, write_eval
 from demur.audits.tofu import audit_tofu, report_tofu
 from demur.audits.tofu_data import TofuSettings
 from demur.errors import UsageError
@@ -33,7 +33,7 @@ def test_what_was_written_is_read_back_and_gives_the_same_values(written: tuple[
 
 def test_the_file_has_open_unlearnings_shape(written: tuple[Any, Path]) -> None:
     _, folder = written
-    log = json.loads((folder / EVAL_FILE).read_text())
+    log = json.loads((folder / TOFU.eval_file).read_text())
     assert list(log) == sorted(log)
     assert set(log["forget_Q_A_Prob"]["value_by_index"]["0"]) == {"prob", "avg_loss"}
     assert len(log["forget_Q_A_PERT_Prob"]["value_by_index"]["5"]["prob"]) == 3
@@ -43,14 +43,14 @@ def test_the_file_has_open_unlearnings_shape(written: tuple[Any, Path]) -> None:
         *("rouge1_recall", "rougeL_f1", "rougeL_recall", "input", "ground_truth", "generation")
     }
     assert log["forget_quality"] == {"agg_value": None}
-    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    summary = json.loads((folder / TOFU.summary_file).read_text())
     assert "forget_quality" not in summary
     assert {"model_utility", "privleak", "forget_truth_ratio", "extraction_strength"} <= set(summary)
 
 
 def test_a_retain_models_file_is_a_reference(written: tuple[Any, Path], knowing_lm: LanguageModel) -> None:
     _, folder = written
-    report = audit_tofu(knowing_lm, tiny_data(), settings=SETTINGS, reference=read_eval(folder / EVAL_FILE))
+    report = audit_tofu(knowing_lm, tiny_data(), settings=SETTINGS, reference=read_eval(folder / TOFU.eval_file))
     assert report.summary["forget_quality"] == 1
     assert report.summary["privleak"] == 0
     assert report.summary["mia_reference"] == 0.5  # a model is as near to itself everywhere
@@ -63,7 +63,7 @@ def test_files_by_others_may_lack_metrics_and_have_ones_unknown_here(tmp_path: P
         "forget_Q_A_gibberish": {"agg_value": 0.9},
         "mia_min_k": None,
     }
-    (tmp_path / EVAL_FILE).write_text(json.dumps(log))
+    (tmp_path / TOFU.eval_file).write_text(json.dumps(log))
     table = read_eval(tmp_path).tables["forget"]
     assert list(table["truth_ratio"]) == [0.5, 0.7]
     assert list(table["exact_memorization"].isna()) == [True, False]
@@ -79,7 +79,7 @@ def test_files_by_others_may_lack_metrics_and_have_ones_unknown_here(tmp_path: P
     ],
 )
 def test_what_is_no_such_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / EVAL_FILE).write_text(text)
+    (tmp_path / TOFU.eval_file).write_text(text)
     with pytest.raises(UsageError, match=message):
         read_eval(tmp_path)
     with pytest.raises(UsageError, match="cannot read"):
@@ -91,5 +91,5 @@ def test_nothing_but_finite_numbers_is_written(tmp_path: Path) -> None:
 
     table = pd.DataFrame({"probability": [0.5, float("nan")], "loss": [0.7, float("nan")]})
     write_eval(tmp_path, {"forget": table}, {})
-    rows = json.loads((tmp_path / EVAL_FILE).read_text())["forget_Q_A_Prob"]["value_by_index"]
+    rows = json.loads((tmp_path / TOFU.eval_file).read_text())["forget_Q_A_Prob"]["value_by_index"]
     assert rows["1"] == {"prob": None, "avg_loss": None}

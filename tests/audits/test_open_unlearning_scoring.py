@@ -8,7 +8,7 @@ import pytest
 from audits.open_unlearning_values import AGGREGATES, GRADNORM_OF_HOLDOUT_ROWS, MIN_K_OF_FORGET_ROWS
 from audits.tiny_world import tiny_data, tiny_lm
 from demur.audits.membership import ATTACKS
-from demur.audits.open_unlearning import EVAL_FILE, read_eval
+from demur.audits.open_unlearning import TOFU, read_eval
 from demur.audits.open_unlearning_scoring import compat_encode, compat_token_stats
 from demur.audits.tofu import TofuReport, audit_tofu
 from demur.audits.tofu_data import TofuSettings
@@ -39,7 +39,7 @@ def test_every_aggregate_equals_open_unlearning(case: tuple[str, TofuReport, Pat
     import json
 
     name, report, folder = case
-    log = json.loads((folder / EVAL_FILE).read_text())
+    log = json.loads((folder / TOFU.eval_file).read_text())
     found = {metric: entry["agg_value"] for metric, entry in log.items() if metric in AGGREGATES[name]}
     found["truth_share"] = report.summary["forget_truth_share"]
     assert found == pytest.approx(AGGREGATES[name], abs=1e-6, rel=2e-6)

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Audit", "Estimate", "Unavailable", "evaluate", "metric", "metrics"]
 
+VERBMEM_MEASURES = ("", "_extraction_strength", "_exact_memorization", "_probability")
 _SCORES = ("probability", "rouge", "truth_ratio")
 _BUILTIN = {
+    "demur.audits.safe_eraser": (
+        *(f"{m}_{kind}" for m in ("asr", "rr") for kind in ("efficacy", "generality")),
+        "sarr",
+        *(f"harmless_rouge_{m}" for m in ("recall", "precision", "f1")),
+    ),
     "demur.audits.tofu_metrics": (
         *(f"{t}_{m}" for t in ("forget", "retain", "real_authors", "world_facts") for m in _SCORES),
         *(f"forget_{m}" for m in ("truth_share", "extraction_strength", "exact_memorization", "fluency")),
@@ -33,7 +39,11 @@ _BUILTIN = {
         *(f"mia_{m}" for m in ATTACKS),
         "model_utility",
         "privleak",
-    )
+    ),
+    "demur.audits.muse_metrics": (
+        *(f"{t}_knowmem" for t in ("forget", "retain")),
+        *(f"{t}_verbmem{m}" for t in ("forget", "retain", "holdout") for m in VERBMEM_MEASURES),
+    ),
 }
 metrics = Registry("metric", "demur.metrics", {name: module for module, names in _BUILTIN.items() for name in names})
 """All metrics by name."""
@@ -100,6 +110,7 @@ class Audit:
         seed: seed of the bootstrap.
         resamples: draws of the bootstrap.
         hints: column → what it is made from, told where it is absent.
+        reference_auc: what privacy leakage is measured against where there is no reference.
     """
 
     samples: Mapping[str, pd.DataFrame]
@@ -108,6 +119,7 @@ class Audit:
     seed: int = 0
     resamples: int = 1000
     hints: Mapping[str, str] = field(default_factory=dict)
+    reference_auc: float = 0.5
 
     def columns(self, table: str, names: Sequence[str], of: Literal["model", "reference"] = "model") -> NDArray[Any]:
         """Some columns of a table as an array of shape (rows, columns), nan where a sample has no value.

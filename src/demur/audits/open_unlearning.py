@@ -1,4 +1,4 @@
-"""Reading and writing open-unlearning's result files, `TOFU_EVAL.json` and `TOFU_SUMMARY.json`.
+"""Reading and writing open-unlearning's result files, `TOFU_EVAL.json` and `TOFU_SUMMARY.json`, and MUSE's likewise.
 
 `TOFU_EVAL.json` maps each metric to its aggregate and its values by row; membership attacks have one such entry for
 the forget and one for the hold-out rows. A retain model's file serves as the reference of an audit.
@@ -21,9 +21,7 @@ from demur.files import write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EVAL_FILE", "SUMMARY_FILE", "read_eval", "write_eval"]
-
-EVAL_FILE, SUMMARY_FILE = "TOFU_EVAL.json", "TOFU_SUMMARY.json"
+__all__ = ["MUSE", "TOFU", "EvalFormat", "read_eval", "write_eval"]
 
 
 class _Entry(NamedTuple):
@@ -67,19 +65,62 @@ def _entries() -> dict[str, _Entry]:
     return out
 
 
-_ENTRIES = _entries()
-_PLAIN = ("forget_quality", "model_utility", "privleak")
-_SUMMARISED = (
-    "forget_truth_ratio",
-    "forget_quality",
-    "forget_Q_A_Prob",
-    "forget_Q_A_ROUGE",
-    "model_utility",
-    "privleak",
-    "extraction_strength",
-    "exact_memorization",
-    *(f"mia_{attack}" for attack in ATTACKS),
+def _muse_entries() -> dict[str, _Entry]:
+    out = {
+        f"{table}_ROUGE": _Entry(table, _ROUGE, table)
+        for table in ("forget_knowmem", "retain_knowmem", "forget_verbmem")
+    }
+    for score in ("extraction_strength", "exact_memorization"):
+        out[score] = _Entry("forget_verbmem", {"score": score}, f"forget_verbmem_{score}")
+    return out
+
+
+_MIA = tuple(f"mia_{attack}" for attack in ATTACKS)
+
+
+class EvalFormat(NamedTuple):
+    """How open-unlearning writes down one benchmark.
+
+    Attributes:
+        name: begins the files' names.
+        entries: metric in the file → what it is in demur's words.
+        plain: metrics that have an aggregate only.
+        summarised: metrics that the summary has.
+    """
+
+    name: str
+    entries: Mapping[str, Any]
+    plain: tuple[str, ...]
+    summarised: tuple[str, ...]
+
+    @property
+    def eval_file(self) -> str:
+        """Name of the file with the values by row."""
+        return f"{self.name}_EVAL.json"
+
+    @property
+    def summary_file(self) -> str:
+        """Name of the file with the aggregates."""
+        return f"{self.name}_SUMMARY.json"
+
+
+TOFU = EvalFormat(
+    "TOFU",
+    _entries(),
+    ("forget_quality", "model_utility", "privleak"),
+    (
+        "forget_truth_ratio",
+        "forget_quality",
+        "forget_Q_A_Prob",
+        "forget_Q_A_ROUGE",
+        "model_utility",
+        "privleak",
+        "extraction_strength",
+        "exact_memorization",
+        *_MIA,
+    ),
 )
+MUSE = EvalFormat("MUSE", _muse_entries(), ("privleak",), (*_muse_entries(), "privleak", *_MIA))
 
 
 def write_eval(
@@ -87,6 +128,7 @@ def write_eval(
     tables: Mapping[str, pd.DataFrame],
     values: Mapping[str, float],
     wanted: Collection[str] = (),
+    benchmark: EvalFormat = TOFU,
 ) -> None:
     """Write both files into a folder.
 
@@ -95,9 +137,10 @@ def write_eval(
         tables: data set → samples.
         values: metric → value, under demur's names.
         wanted: metrics that were asked for; one without a value becomes null, as open-unlearning writes it.
+        benchmark: whose files.
     """
     log: dict[str, Any] = {}
-    for name, entry in _ENTRIES.items():
+    for name, entry in benchmark.entries.items():
         table = _with_probabilities(tables.get(entry.table))
         if table is None or any(column not in table for column in entry.fields.values()):
             continue
@@ -113,10 +156,10 @@ def write_eval(
             }
             auc = values[f"mia_{attack}"]
             log[f"mia_{attack}"] = {**parts, "auc": auc, "agg_value": auc}
-    log |= {name: {"agg_value": values.get(name)} for name in _PLAIN if name in values or name in wanted}
-    write_json(Path(folder) / EVAL_FILE, dict(sorted(log.items())))
-    summary = {name: log[name]["agg_value"] for name in _SUMMARISED if name in log}
-    write_json(Path(folder) / SUMMARY_FILE, {k: v for k, v in sorted(summary.items()) if v is not None})
+    log |= {name: {"agg_value": values.get(name)} for name in benchmark.plain if name in values or name in wanted}
+    write_json(Path(folder) / benchmark.eval_file, dict(sorted(log.items())))
+    summary = {name: log[name]["agg_value"] for name in benchmark.summarised if name in log}
+    write_json(Path(folder) / benchmark.summary_file, {k: v for k, v in sorted(summary.items()) if v is not None})
 
 
 def _with_probabilities(table: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -158,13 +201,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def read_eval(path: str | Path) -> TofuSamples:
-    """Read a `TOFU_EVAL.json` as the scoring pass it records.
+def read_eval(path: str | Path, benchmark: EvalFormat = TOFU) -> TofuSamples:
+    """Read a `TOFU_EVAL.json`, or another benchmark's, as the scoring pass it records.
 
     Rows are numbered as in the file. Columns that the file does not have are absent.
 
     Args:
         path: the file, or a folder that holds it.
+        benchmark: whose file.
 
     Raises:
         UsageError: the file does not exist, is not JSON, or has no forget rows.
@@ -172,7 +216,7 @@ def read_eval(path: str | Path) -> TofuSamples:
     import pandas as pd
 
     path = Path(path)
-    path = path / EVAL_FILE if path.is_dir() else path
+    path = path / benchmark.eval_file if path.is_dir() else path
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -185,23 +229,23 @@ def read_eval(path: str | Path) -> TofuSamples:
                 if row is not None and key in row:
                     columns.setdefault(table, {}).setdefault(column, {})[int(index)] = row[key]
 
-    _walk(log, path, take)
+    _walk(log, path, take, benchmark)
     tables = {}
     for table, by_column in columns.items():
         rows = sorted({i for values in by_column.values() for i in values})
         frame = pd.DataFrame({c: [v.get(i) for i in rows] for c, v in by_column.items()})
         frame.insert(0, "id", [str(i) for i in rows])
         tables[table] = frame.drop(columns=["perturbed_probabilities", "paraphrased_probability"], errors="ignore")
-    if "forget" not in tables:
-        raise UsageError(f"{path} has no values of forget rows: it is no TOFU_EVAL.json")
+    if not any(table.startswith("forget") for table in tables):
+        raise UsageError(f"{path} has no values of forget rows: it is no {benchmark.eval_file}")
     return TofuSamples(tables, str(path), {"numbered": True})
 
 
-def _walk(log: Any, path: Path, take: Callable[[str, Any, Mapping[str, str]], None]) -> None:
+def _walk(log: Any, path: Path, take: Callable[[str, Any, Mapping[str, str]], None], benchmark: EvalFormat) -> None:
     if not isinstance(log, dict):
-        raise UsageError(f"{path} is no TOFU_EVAL.json: it holds no metrics")
+        raise UsageError(f"{path} is no {benchmark.eval_file}: it holds no metrics")
     try:
-        for name, entry in _ENTRIES.items():
+        for name, entry in benchmark.entries.items():
             if log.get(name):
                 take(entry.table, log[name], entry.fields)
         for attack in ATTACKS:
@@ -210,4 +254,4 @@ def _walk(log: Any, path: Path, take: Callable[[str, Any, Mapping[str, str]], No
                 if part:
                     take(table, part, {"score": attack_column(attack)})
     except (AttributeError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is no TOFU_EVAL.json: {error}") from error
+        raise UsageError(f"{path} is no {benchmark.eval_file}: {error}") from error

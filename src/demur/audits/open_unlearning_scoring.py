@@ -9,7 +9,7 @@ hidden tokens as positions, generation does not; the truth for ROUGE is decoded 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,17 +18,29 @@ from demur.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from demur.audits.tofu_data import TofuSettings
     from demur.data import Encoded
-    from demur.models import LanguageModel, TokenStats
+    from demur.models import LanguageModel, Prompt, TokenStats
 
-__all__ = ["compat_encode", "compat_generate", "compat_token_stats"]
+__all__ = ["CompatSettings", "compat_continue", "compat_encode", "compat_generate", "compat_token_stats"]
 
 _MAX_LENGTH = 512  # of plain text; what a chat template renders is never cut
 
 
+class CompatSettings(Protocol):
+    """What open-unlearning's model configuration puts into the chat template, and prompts in one batch."""
+
+    @property
+    def system_prompt(self) -> str | None: ...
+
+    @property
+    def date_string(self) -> str | None: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+
 def compat_encode(
-    lm: LanguageModel, prompts: Sequence[str], responses: Sequence[str], ids: Sequence[str], settings: TofuSettings
+    lm: LanguageModel, prompts: Sequence[str], responses: Sequence[str], ids: Sequence[str], settings: CompatSettings
 ) -> list[Encoded]:
     """Tokens of questions with their answers, ended by the end-of-text token if they do not end so already.
 
@@ -51,15 +63,18 @@ def compat_encode(
 
 
 def _front_and_whole(
-    lm: LanguageModel, prompt: str, response: str, settings: TofuSettings
+    lm: LanguageModel, prompt: Prompt, response: str, settings: CompatSettings
 ) -> tuple[list[int], list[int]]:
+    """Tokens of a prompt, which may be a conversation of in-context examples, and of the whole conversation."""
     tokenizer = lm.tokenizer
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if lm.template == "plain":
-        front = f"Question: {prompt}\nAnswer: "
+        tags = {"user": "Question: {}\n", "assistant": "Answer: {}\n\n"}
+        front = "".join(tags[turn["role"]].format(turn["content"]) for turn in turns) + "Answer: "
         options: dict[str, Any] = {"add_special_tokens": True, "max_length": _MAX_LENGTH, "truncation": True}
         return tokenizer(front, **options)["input_ids"], tokenizer(front + response, **options)["input_ids"]
     chat = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
-    chat += [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    chat += [*turns, {"role": "assistant", "content": response}]
     date: dict[str, Any] = {"date_string": settings.date_string} if settings.date_string else {}
     front_ids: Any = tokenizer.apply_chat_template(
         chat[:-1], tokenize=True, add_generation_prompt=True, return_dict=False, **date
@@ -109,32 +124,57 @@ def _stats(item: Encoded, logits: torch.Tensor) -> TokenStats:
 
 def compat_generate(
     lm: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
-    settings: TofuSettings,
+    settings: CompatSettings,
     progress: Callable[[int], Any] | None = None,
+    *,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
 ) -> list[tuple[str, str]]:
     """Greedy answers and the truths that they are compared with.
 
     Args:
         lm: the model.
-        prompts: questions.
+        prompts: questions, or conversations that show how others are answered and end with the question.
         responses: their true answers.
-        settings: chat template options, longest answer and batch size.
+        settings: chat template options and batch size.
         progress: called with the number of questions done since the last call.
+        max_new_tokens: longest answer.
+        stop: texts that end an answer.
 
     Returns:
         (answer, truth) of each question; the truth is what the tokens of the whole conversation decode to, with the
         decoded prompt taken out.
     """
+    pairs = [_front_and_whole(lm, p, r, settings) for p, r in zip(prompts, responses, strict=True)]
+    return compat_continue(lm, pairs, settings.batch_size, progress, max_new_tokens=max_new_tokens, stop=stop)
+
+
+def compat_continue(
+    lm: LanguageModel,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    batch_size: int,
+    progress: Callable[[int], Any] | None = None,
+    *,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+) -> list[tuple[str, str]]:
+    """What a model says after each prompt, and the truth that it is compared with.
+
+    Args:
+        lm: the model.
+        pairs: tokens of each prompt, and those that the truth is decoded from.
+        batch_size: prompts in one batch.
+        progress, max_new_tokens, stop: as in `compat_generate`.
+    """
     import torch
 
     lm.model.eval()
-    pairs = [_front_and_whole(lm, p, r, settings) for p, r in zip(prompts, responses, strict=True)]
-    end = str(lm.tokenizer.decode([lm.tokenizer.eos_token_id]))
+    ends = [w for w in (str(lm.tokenizer.decode([lm.tokenizer.eos_token_id])), *stop) if w]
     out: list[tuple[str, str]] = []
-    for start in range(0, len(pairs), settings.batch_size):
-        rows = pairs[start : start + settings.batch_size]
+    for start in range(0, len(pairs), batch_size):
+        rows = pairs[start : start + batch_size]
         width = max(len(front) for front, _ in rows)
         ids = torch.tensor([[lm.pad_id] * (width - len(front)) + front for front, _ in rows], device=lm.device)
         with torch.no_grad():
@@ -144,12 +184,13 @@ def compat_generate(
                 do_sample=False,
                 top_p=None,
                 temperature=None,
-                max_new_tokens=settings.max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 pad_token_id=lm.tokenizer.eos_token_id,
             )
         for (front, whole), new in zip(rows, made[:, width:].tolist(), strict=True):
             answer = _text(lm, new)
-            answer = answer.split(end)[0] if end else answer
+            for end in ends:
+                answer = answer.split(end)[0]
             out.append((answer.strip(), _text(lm, whole).replace(_text(lm, front), "").strip()))
         if progress is not None:
             progress(len(rows))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from demur.errors import UsageError
 from demur.runs import RunFolder
@@ -15,12 +15,30 @@ from demur.runs import RunFolder
 if TYPE_CHECKING:
     from demur.models import LanguageModel
 
-__all__ = ["AuditRequest", "companions", "evaluation_rows"]
+__all__ = ["AuditRequest", "Shared", "companions", "evaluation_rows"]
+
+T = TypeVar("T")
 
 _LOAD_OPTIONS = ("template", "device", "dtype", "trust_remote_code")
 _WORLD = re.compile(r"(?P<head>(lab:)?almanac[\w-]*(@[^:]*)?:)forget(?P<tail>@.*)?")
 _TOFU = re.compile(r"tofu:(?P<kind>forget|retain)(?P<percent>\d\d)")
 _MOST_PERTURBED = 10  # per cent of TOFU's authors that have perturbed answers
+
+
+class Shared:
+    """What audits have in common, made once and kept in memory: rows, and what was measured of models they share.
+
+    One object goes into the requests of all runs that are audited together.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returned when it was first called for this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,7 @@ class AuditRequest:
         settings: the suite's own settings by name.
         load: how models are loaded (template, device, dtype, trust_remote_code); the run's own by default.
         seed: seed of the bootstrap.
+        shared: what this audit has in common with others.
     """
 
     target: str
@@ -46,6 +65,7 @@ class AuditRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    shared: Shared = field(default_factory=Shared, repr=False, compare=False)
 
     @cached_property
     def run(self) -> RunFolder | None:
@@ -101,6 +121,11 @@ class AuditRequest:
         """
         from demur.models import load_model
 
+        named = self.named_model(role)
+        return None if named is None else load_model(named[0], **dict(named[1]))
+
+    def named_model(self, role: str) -> tuple[str, tuple[tuple[str, Any], ...]] | None:
+        """What `load_model` loads for a role: the model's name and how it is loaded; None where there is none."""
         if role == "before":
             name = self.config.get("model") if self.before else None
         else:
@@ -109,7 +134,7 @@ class AuditRequest:
             return None
         known = {k: self.config[k] for k in _LOAD_OPTIONS if self.config.get(k) is not None}
         given = {k: v for k, v in self.load.items() if v is not None}
-        return load_model(name, **{**known, **given})
+        return name, tuple(sorted({**known, **given}.items()))
 
 
 def companions(forget: str) -> dict[str, str]:

@@ -10,7 +10,11 @@ suites = Registry(
     "suite",
     group="demur.suites",
     builtins={
+        "safe-eraser": "demur.audits.safe_eraser",
+        "muse": "demur.audits.muse",
+        "removal": "demur.audits.removal_run",
         "tofu": "demur.audits.tofu_run",
+        "wmdp": "demur.audits.multiple_choice",
     },
 )
 """Every suite: a function that takes an `AuditRequest` and a progress callback, writes results and samples into the

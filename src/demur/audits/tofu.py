@@ -8,106 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from demur.audits.estimates import Audit, evaluate
-from demur.audits.tofu_data import TABLES, TofuData, TofuSamples, TofuSettings
+from demur.audits.estimates import Audit
+from demur.audits.roles import make_settings
+from demur.audits.samples import cached_pass
+from demur.audits.suite_report import Role, SuiteReport
+from demur.audits.tofu_data import TofuData, TofuSamples, TofuSettings
 from demur.audits.tofu_metrics import HINTS, TOFU_METRICS
 from demur.audits.tofu_scoring import Fluency, Progress, tofu_samples
 from demur.errors import UsageError
-from demur.files import cache_dir, hash_json, writable_cache
-from demur.runs import Result, RunFolder
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from demur.models import Engine, LanguageModel
 
 __all__ = ["TofuReport", "audit_tofu", "cached_samples", "report_tofu"]
 
-Role = Literal["run", "before", "reference"]
-_SAMPLE_COLUMNS = (
-    "role",
-    "id",
-    "prompt",
-    "truth",
-    "generation",
-    "probability",
-    "rougeL_recall",
-    "rouge1_recall",
-    "truth_ratio",
-    "extraction_strength",
-    "exact_memorization",
-    "loss",
-)
 _VERSION = 1  # of what a scoring pass measures; raising it makes every cached pass stale
 
 
 @dataclass(frozen=True)
-class TofuReport:
-    """What a TOFU audit of one model found.
-
-    Attributes:
-        results: one row a metric; a metric that could not be computed has the value None.
-        notes: metric → why it has no value, or what to know about it.
-        measured: the samples behind the results.
-        reference: the reference model's samples, where there was one.
-    """
-
-    results: list[Result]
-    notes: Mapping[str, str]
-    measured: TofuSamples
-    reference: TofuSamples | None = None
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """Metric → value, of those that have one."""
-        return {r.metric: r.value for r in self.results if r.value is not None}
-
-    @property
-    def role(self) -> Role:
-        """Whose numbers these are."""
-        return self.results[0].role
-
-    @property
-    def suite(self) -> str:
-        """The suite's name in results and in the names of the sample tables."""
-        return self.results[0].suite
-
-    @property
-    def samples(self) -> dict[str, pd.DataFrame]:
-        """Sample tables by the name that they have in a run folder, with the column `role`."""
-        out = {}
-        for name in TABLES:
-            if name in self.measured.tables:
-                table = self.measured.tables[name].copy()
-                table.insert(0, "role", self.role)
-                missing = [c for c in _SAMPLE_COLUMNS if c not in table]
-                table[missing] = None
-                rest = [c for c in table.columns if c not in _SAMPLE_COLUMNS]
-                out[f"{self.suite.replace('-', '_')}_{name}"] = table[[*_SAMPLE_COLUMNS, *rest]]
-        return out
-
-    def named(self, run: str) -> TofuReport:
-        """The same report under a run's name."""
-        return dataclasses.replace(self, results=[dataclasses.replace(r, run=run) for r in self.results])
-
-    def save(self, folder: str | Path | RunFolder) -> None:
-        """Write results and samples into a run folder, in place of earlier ones of the same role."""
-        import pandas as pd
-
-        run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
-        for name, table in self.samples.items():
-            before = run.samples(name)
-            if before is not None:
-                others = before[before["role"] != self.role]
-                table = pd.concat([frame for frame in (others, table) if len(frame)], ignore_index=True)
-            run.write_samples(name, table)
-        run.add_results(self.results)
-        run.log("audit", suite=self.suite, role=self.role, model=self.measured.model, notes=dict(self.notes))
+class TofuReport(SuiteReport):
+    """What a TOFU audit of one model found."""
 
     def save_open_unlearning(self, folder: str | Path) -> None:
         """Write `TOFU_EVAL.json` and `TOFU_SUMMARY.json`, which open-unlearning reads."""
@@ -154,7 +79,7 @@ def audit_tofu(
             reference was measured on other rows.
     """
     if options:
-        settings = make_settings(settings, options)
+        settings = make_settings(TofuSettings, "a TOFU", options, settings)
     settings = settings or TofuSettings()
     if reference is not None:
         check_reference(reference, data, settings)
@@ -165,25 +90,6 @@ def audit_tofu(
         samples = tofu_samples(lm, data, settings, engine=engine, fluency=fluency, progress=progress)
     seconds = time.perf_counter() - started
     return report_tofu(samples, reference, settings, role=role, run=run, seed=seed, seconds=seconds)
-
-
-def make_settings(settings: TofuSettings | None, options: Mapping[str, Any]) -> TofuSettings:
-    """Settings with some of them changed by name.
-
-    Raises:
-        UsageError: a name is unknown or a value out of range.
-    """
-    from demur.registry import nearest
-
-    known = {f.name for f in dataclasses.fields(TofuSettings)}
-    for name in options:
-        if name not in known:
-            raise UsageError(f"a TOFU audit has no setting {name!r}: {nearest(name, known)}")
-    return dataclasses.replace(settings or TofuSettings(), **{k: _frozen(v) for k, v in options.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def check_reference(reference: TofuSamples, data: TofuData, settings: TofuSettings) -> None:
@@ -245,14 +151,9 @@ def report_tofu(
         seed=seed,
         hints=HINTS,
     )
-    started = time.perf_counter()
-    estimates = evaluate(audit, metrics)
-    share = (seconds + time.perf_counter() - started) / max(1, len(estimates))
-    results = [
-        e.result(name, run=run, suite=settings.suite, role=role, seed=seed, seconds=share)
-        for name, e in estimates.items()
-    ]
-    return TofuReport(results, {n: e.note for n, e in estimates.items() if e.note}, samples, reference)
+    return TofuReport.compute(
+        audit, metrics, samples, reference, suite=settings.suite, role=role, run=run, seconds=seconds
+    )
 
 
 def cached_samples(
@@ -261,21 +162,5 @@ def cached_samples(
     """A scoring pass, from the cache where the same weights met the same rows under the same settings before."""
     settings = settings or TofuSettings()
     measured = {k: v for k, v in dataclasses.asdict(settings).items() if k != "batch_size"}
-    key = hash_json([_VERSION, lm.weights_hash(), _tokenizer_hash(lm), data.hash(), measured])
-    folder = cache_dir() / "audits" / key
-    try:
-        found = TofuSamples.load(folder)
-        return dataclasses.replace(found, model=lm.name)
-    except (OSError, ValueError, KeyError):  # absent, or not what `save` writes: measure and replace it
-        writable_cache()
-        samples = tofu_samples(lm, data, settings, progress=progress)
-        samples.save(folder)
-        return samples
-
-
-def _tokenizer_hash(lm: LanguageModel) -> str:
-    tokenizer: Any = lm.tokenizer
-    inner = getattr(tokenizer, "backend_tokenizer", None)
-    words = inner.to_str() if inner is not None else tokenizer.get_vocab()
-    special = [tokenizer.eos_token_id, tokenizer.pad_token_id]
-    return hash_json([words, special, lm.template, tokenizer.chat_template])
+    parts = [_VERSION, data.hash(), measured]
+    return cached_pass(TofuSamples, lm, parts, lambda: tofu_samples(lm, data, settings, progress=progress))

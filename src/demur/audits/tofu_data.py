@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from demur.audits.membership import ATTACKS
+from demur.audits.samples import Samples
 from demur.errors import UsageError
-from demur.files import atomic_directory, hash_json, write_json
+from demur.files import hash_json
 from demur.registry import nearest
 
 if TYPE_CHECKING:
-    import pandas as pd
     from datasets import Dataset
 
 __all__ = ["DEFAULT_ATTACKS", "TABLES", "Compat", "TofuData", "TofuSamples", "TofuSettings"]
@@ -130,36 +128,11 @@ class TofuSettings:
         return "tofu" if self.compat is None else f"tofu-{self.compat}"
 
 
-@dataclass(frozen=True)
-class TofuSamples:
+class TofuSamples(Samples):
     """What the scoring pass found, one table a data set.
 
-    Attributes:
-        tables: data set → table with one row a sample and the columns id, prompt, truth, generation, probability,
-            probability_normalised, loss, paraphrased_loss, perturbed_losses, truth_ratio, truth_share,
-            exact_memorization, extraction_strength, rouge1_recall, rougeL_recall, rougeL_f1, tokens, and on the forget
-            and hold-out rows mia_zlib, mia_min_k, mia_min_k_plus_plus, mia_gradnorm. What was not measured is absent.
-        model: what the user calls the model.
-        facts: where the numbers come from: hashes, settings, seconds.
+    The tables have the columns id, prompt, truth, generation, probability, probability_normalised, loss,
+    paraphrased_loss, perturbed_losses, truth_ratio, truth_share, exact_memorization, extraction_strength,
+    rouge1_recall, rougeL_recall, rougeL_f1, tokens, and on the forget and hold-out rows mia_zlib, mia_min_k,
+    mia_min_k_plus_plus, mia_gradnorm.
     """
-
-    tables: Mapping[str, pd.DataFrame]
-    model: str = "model"
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def save(self, folder: str | Path) -> None:
-        """Write one Parquet file a table and `facts.json`, all or nothing."""
-        with atomic_directory(folder) as temporary:
-            for name, table in self.tables.items():
-                table.to_parquet(temporary / f"{name}.parquet", index=False)
-            write_json(temporary / "facts.json", {"model": self.model, **self.facts})
-
-    @classmethod
-    def load(cls, folder: str | Path) -> TofuSamples:
-        """Read what `save` wrote."""
-        import pandas as pd
-
-        folder = Path(folder)
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        tables = {name: folder / f"{name}.parquet" for name in TABLES}
-        return cls({n: pd.read_parquet(f) for n, f in tables.items() if f.exists()}, facts.pop("model"), facts)

@@ -21,8 +21,6 @@ _WORDS = {
     "real_authors": "real authors",
     "world_facts": "world facts",
 }
-_FALLBACK_AUC = 0.5
-
 HINTS = {
     "truth_ratio": "it needs perturbed_answer, and paraphrased_answer on forget and retain rows",
     "truth_share": "it needs perturbed_answer and paraphrased_answer",
@@ -203,13 +201,13 @@ def privacy_leakage(audit: Audit) -> Estimate:
         members, others = (audit.pairs(table, column) for table in ("forget", "holdout"))
         paired = True
     except Unavailable as reason:
-        note = f"measured against an AUC of {_FALLBACK_AUC}: {reason}"
+        note = f"measured against an AUC of {audit.reference_auc:g}: {reason}"
     unscored = int(np.isnan(members).any(axis=1).sum() + np.isnan(others).any(axis=1).sum())
     members, others = (rows[~np.isnan(rows).any(axis=1)] for rows in (members, others))
 
     def leakage(inside: Any, outside: Any) -> Any:
         ours = auc(inside[..., 0], outside[..., 0])
-        return privleak(ours, auc(inside[..., 1], outside[..., 1]) if paired else _FALLBACK_AUC)
+        return privleak(ours, auc(inside[..., 1], outside[..., 1]) if paired else audit.reference_auc)
 
     return audit.estimate(leakage, members, others, unscored=unscored, note=note)
 

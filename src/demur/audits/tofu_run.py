@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demur.audits.open_unlearning import EVAL_FILE, read_eval
+from demur.audits.open_unlearning import TOFU, read_eval
 from demur.audits.request import AuditRequest, companions, evaluation_rows
+from demur.audits.roles import Progress, RoleProgress, Suite, audit_roles, make_settings
 from demur.audits.suites import suites
-from demur.audits.tofu import TofuReport, audit_tofu, cached_samples, check_reference, make_settings, report_tofu
+from demur.audits.tofu import TofuReport, cached_samples, check_reference, report_tofu
 from demur.audits.tofu_data import TABLES, TofuData, TofuSamples, TofuSettings
+from demur.audits.tofu_scoring import tofu_samples
 from demur.errors import UsageError
 
 if TYPE_CHECKING:
+    from demur.models import LanguageModel
     from demur.runs import RunFolder
 
 __all__ = ["run_tofu", "tofu_sources"]
-
-RoleProgress = Callable[[str, str, int, int], None]
-"""Called with whose model is measured, what is being done, how much of it is done, and how much there is."""
 
 
 def tofu_sources(request: AuditRequest) -> dict[str, str]:
@@ -47,7 +48,9 @@ def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tup
     `compat="open-unlearning"` the folder also gets that project's result files.
 
     Args:
-        request: what to audit.
+        request: what to audit; its settings may also name a `guard`, the folder of one that stands before the run's
+            model. It answers the questions; what is measured on likelihoods then has no value, since the weights are
+            as they were.
         progress: see `RoleProgress`.
 
     Returns:
@@ -57,58 +60,55 @@ def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tup
         UsageError: what was asked for cannot be done as asked.
     """
     request.check()
-    settings = make_settings(None, request.settings)
+    own = dict(request.settings)
+    guard = own.pop("guard", None)
+    settings = make_settings(TofuSettings, "a TOFU", own)
+    if guard is not None and not settings.generation:
+        raise UsageError("a guard changes answers only: audit it with generation")
     sources = tofu_sources(request)
-    data = TofuData.read(**sources)
+    data = request.shared.once(("tofu rows", *sources.items()), lambda: TofuData.read(**sources))
 
-    def told(role: str) -> Callable[[str, int, int], None] | None:
-        return None if progress is None else lambda stage, done, total: progress(role, stage, done, total)
+    def guarded(lm: LanguageModel, told: Progress | None) -> TofuSamples:
+        from demur.guards import open_guard
+        from demur.models import LocalEngine
 
-    hashes: dict[str, str] = {}
-    reference = _reference(request, data, settings, told("reference"), hashes)
-    options: dict[str, Any] = {"reference": reference, "settings": settings, "seed": request.seed, "cache": True}
-    reports: dict[str, TofuReport] = {}
-    for role in ("run", "before"):
-        lm = request.load_model(role)
-        if lm is not None:
-            if role == "run" and request.run is None:
-                hashes["audited"] = lm.weights_hash()
-            reports[role] = audit_tofu(lm, data, role=role, progress=told(role), **options)
-            del lm  # the next model may need its place
-    if reference is not None:
-        reports["reference"] = report_tofu(reference, reference, settings, role="reference", seed=request.seed)
-    folder = request.folder({"suite": settings.suite, "sources": sources, "reference": request.reference})
-    for role, report in reports.items():
-        report.named(folder.name).save(folder)
-        if settings.compat is not None:
-            report.save_open_unlearning(folder.path if role == "run" else folder.path / role)
-    known = folder.state.get("hashes", {})
-    folder.update_state(
-        hashes={
-            "data": {**known.get("data", {}), "audit": data.hash()},
-            "weights": {**known.get("weights", {}), **hashes},
-        }
+        engine = open_guard(guard, LocalEngine(lm, settings.batch_size))
+        return tofu_samples(lm, data, settings, engine=engine, progress=told)
+
+    def report(samples: TofuSamples, reference: TofuSamples | None, **facts: Any) -> TofuReport:
+        found = report_tofu(samples, reference, settings, **facts)
+        return _without_likelihoods(found) if guard is not None and facts["role"] == "run" else found
+
+    def write(folder: RunFolder, reports: Mapping[str, TofuReport]) -> None:
+        if guard is not None:
+            folder.log("guard", folder=str(guard))
+        for role, report in reports.items():
+            if settings.compat is not None:
+                report.save_open_unlearning(folder.path if role == "run" else folder.path / role)
+
+    suite = Suite(
+        name=settings.suite,
+        sources=sources,
+        data_hash=data.hash(),
+        measure=lambda lm, told: cached_samples(lm, data, settings, told),
+        report=report,
+        stored=_stored,
+        check=lambda reference: check_reference(reference, data, settings),
+        write=write,
+        measure_run=None if guard is None else guarded,
     )
-    return folder, list(reports.values())
+    return audit_roles(request, suite, progress)
 
 
-def _reference(
-    request: AuditRequest,
-    data: TofuData,
-    settings: TofuSettings,
-    progress: Callable[[str, int, int], None] | None,
-    hashes: dict[str, str],
-) -> TofuSamples | None:
-    """The reference's scoring pass, from a file of open-unlearning's, the cache, or the model."""
-    if request.reference is None:
-        return None
-    path = Path(request.reference)
-    if path.suffix == ".json" or (path / EVAL_FILE).is_file():
-        samples = read_eval(path)
-    else:
-        lm = request.load_model("reference")
-        assert lm is not None
-        hashes["reference"] = lm.weights_hash()
-        samples = cached_samples(lm, data, settings, progress)
-    check_reference(samples, data, settings)
-    return samples
+def _without_likelihoods(report: TofuReport) -> TofuReport:
+    """Only what answers show: under a guard all likelihoods are the unguarded model's, and say nothing of it."""
+    blind = {r.metric for r in report.results if not r.metric.endswith(("_rouge", "_fluency"))}
+    none = {"value": None, "low": None, "high": None}
+    results = [dataclasses.replace(r, **none) if r.metric in blind else r for r in report.results]
+    notes = dict.fromkeys(blind, "n/a (suppression): the guard leaves the weights and their likelihoods as they are")
+    return dataclasses.replace(report, results=results, notes={**report.notes, **notes})
+
+
+def _stored(reference: str) -> TofuSamples | None:
+    path = Path(reference)
+    return read_eval(path) if path.suffix == ".json" or (path / TOFU.eval_file).is_file() else None

@@ -16,17 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from demur.audits.gradnorm import gradient_norms
-from demur.audits.membership import min_k, min_k_plus_plus, zlib_score
-from demur.audits.memorisation import (
-    exact_memorization,
-    extraction_strength,
-    mean_nll,
-    normalised_probability,
-    probability,
-)
+from demur.audits.memorisation import mean_nll, normalised_probability
 from demur.audits.open_unlearning_scoring import compat_encode, compat_generate, compat_token_stats
+from demur.audits.roles import Progress
 from demur.audits.rouge import rouge_scores
 from demur.audits.tofu_data import TofuData, TofuSamples, TofuSettings
+from demur.audits.token_scores import counter, known_beginning, token_scores
 from demur.audits.truth_ratio import truth_ratios, truth_shares
 from demur.errors import UsageError
 
@@ -35,9 +30,6 @@ if TYPE_CHECKING:
     from demur.models import Engine, LanguageModel, TokenStats
 
 __all__ = ["Fluency", "Progress", "tofu_samples"]
-
-Progress = Callable[[str, int, int], Any]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 Fluency = Callable[[Sequence[str]], Sequence[float]]
 """Scores texts; high is fluent."""
@@ -154,7 +146,9 @@ def _score(
     for want, item, values in zip(wanted, encoded, stats, strict=True):
         row = tables[want.table][want.row]
         if want.kind == "answer":
-            row |= {"prompt": want.prompt, "truth": want.response, **_answer_scores(lm, want, values, settings)}
+            attacks = settings.attacks if want.table in _ATTACKED else ()
+            scores = token_scores(lm, values, attacks=attacks, k=settings.k, strict=settings.compat is None)
+            row |= {"prompt": want.prompt, "truth": want.response, **scores}
             answers.append(_Answer(want, item, values, row))
         elif want.kind == "paraphrase":
             row["paraphrased_loss"] = mean_nll(values.logps)
@@ -176,46 +170,13 @@ def _token_stats(
 
     prompts, responses = [w.prompt for w in wanted], [w.response for w in wanted]
     ids = [f"{tables[w.table][w.row]['id']} ({w.kind}, {w.table})" for w in wanted]
-    report = _counter(progress, "scoring answers", len(wanted))
+    report = counter(progress, "scoring answers", len(wanted))
     if settings.compat is not None:
         encoded = compat_encode(lm, prompts, responses, ids, settings)
         return encoded, compat_token_stats(lm, encoded, settings.batch_size, report)
     encoded = encode(lm, prompts, responses, ids)
     moments = [w.kind == "answer" and w.table in _ATTACKED and "min_k_plus_plus" in settings.attacks for w in wanted]
     return encoded, token_stats(lm, encoded, moments=moments, batch_size=settings.batch_size, progress=report)
-
-
-def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
-
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(stage, done, total)
-
-    return add
-
-
-def _answer_scores(lm: LanguageModel, want: _Wanted, stats: TokenStats, settings: TofuSettings) -> dict[str, Any]:
-    strict = settings.compat is None
-    out: dict[str, Any] = {
-        "tokens": len(stats.logps),
-        "loss": mean_nll(stats.logps),
-        "probability": probability(stats.logps),
-        "exact_memorization": exact_memorization(stats.hits),
-        "extraction_strength": extraction_strength(stats.hits, strict),
-    }
-    if want.table in _ATTACKED:
-        if "zlib" in settings.attacks:
-            text = str(lm.tokenizer.decode(stats.token_ids.tolist(), skip_special_tokens=True))
-            out["mia_zlib"] = zlib_score(out["loss"], text)
-        if "min_k" in settings.attacks:
-            out["mia_min_k"] = min_k(stats.logps, settings.k, strict)
-        if "min_k_plus_plus" in settings.attacks:
-            out["mia_min_k_plus_plus"] = min_k_plus_plus(stats.logps, stats.mu, stats.sigma2, settings.k, strict)
-    return out
 
 
 def _comparisons(row: dict[str, Any], paraphrased: bool) -> dict[str, float]:
@@ -240,12 +201,12 @@ def _add_generations(
     """Let the model, or the engine around it, answer all questions but the hold-out ones, and compare."""
     asked = [a for a in answers if a.want.table != "holdout"]
     prompts, truths = [a.want.prompt for a in asked], [a.want.response for a in asked]
-    report = _counter(progress, "answering questions", len(asked))
+    report = counter(progress, "answering questions", len(asked))
     if engine is not None:
         made = engine.generate(prompts, max_new_tokens=settings.max_new_tokens)
         texts = [None if g.finish == "error" else g.text for g in made]
     elif settings.compat is not None:
-        pairs = compat_generate(lm, prompts, truths, settings, report)
+        pairs = compat_generate(lm, prompts, truths, settings, report, max_new_tokens=settings.max_new_tokens)
         texts, truths = [text for text, _ in pairs], [truth for _, truth in pairs]
     else:
         texts = _generate(lm, asked, settings, report)
@@ -261,28 +222,18 @@ def _generate(
     from demur.models import LocalEngine, encode_prompts
 
     prompts = [a.want.prompt for a in asked]
-    prefill = [_known(lm, a, front) for a, front in zip(asked, encode_prompts(lm, prompts), strict=True)]
+    fronts = encode_prompts(lm, prompts)
+    prefill = [known_beginning(lm, a.encoded, a.stats, front) for a, front in zip(asked, fronts, strict=True)]
     engine = LocalEngine(lm, settings.batch_size)
     made = engine.generate(prompts, max_new_tokens=settings.max_new_tokens, prefill=prefill, progress=report)
     return [g.text for g in made]
-
-
-def _known(lm: LanguageModel, answer: _Answer, front: list[int]) -> list[int]:
-    """The beginning of the true answer that greedy decoding would produce, by the scoring pass."""
-    item, hits = answer.encoded, answer.stats.hits
-    if item.input_ids[: item.prompt_length] != front:
-        return []  # the tokenizer merged across the border: the prompt alone reads differently
-    wrong = np.flatnonzero(~hits)
-    known: list[int] = answer.stats.token_ids[: int(wrong[0]) if wrong.size else len(hits)].tolist()
-    end = lm.tokenizer.eos_token_id
-    return known[: known.index(end) + 1] if end in known else known
 
 
 def _add_gradient_norms(
     lm: LanguageModel, answers: Sequence[_Answer], settings: TofuSettings, progress: Progress | None
 ) -> None:
     compat = settings.compat is not None
-    report = _counter(progress, "taking gradients", len(answers))
+    report = counter(progress, "taking gradients", len(answers))
     norms = gradient_norms(lm, [a.encoded for a in answers], strict=not compat, mask_pads=compat, progress=report)
     for answer, norm in zip(answers, norms, strict=True):
         answer.row["mia_gradnorm"] = float(norm)

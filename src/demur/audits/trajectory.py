@@ -67,10 +67,10 @@ class Trajectory:
         )
 
     def _read(self, lm: LanguageModel, source: str) -> list[Encoded]:
-        from demur.data import question_answer, read_rows
-        from demur.models import encode
+        from demur.data import read_rows
+        from demur.models import encode_rows
 
         data = read_rows(source)
         if len(data) > self.rows:
             data = data.select(np.linspace(0, len(data) - 1, self.rows).round().astype(int))
-        return encode(lm, *question_answer(data), data["id"][:])
+        return encode_rows(lm, data, self.settings.chunk_length)

@@ -31,7 +31,8 @@ class Run:
         label: its name in the report, unique among the runs.
         folder: where it lies.
         suite: the suite that the report is about; "tofu" where it was run.
-        results: role → metric → result of the final model; those of other suites are named `suite/metric`.
+        results: role → metric → result of the final model; those of suites other than TOFU's are named
+            `suite/metric`.
         trajectory: metric → results of the run's model by epoch, in order.
     """
 
@@ -141,6 +142,7 @@ def _read(folder: RunFolder, label: str) -> Run:
     rows = _rows(folder.results())
     suites = [r.suite for r in rows if r.role == "run" and r.epoch is None and r.suite != TRAJECTORY]
     suite = min(suites, key=lambda name: (name != MAIN_SUITE, not name.startswith(MAIN_SUITE)), default=MAIN_SUITE)
+    main = suite if suite.startswith(MAIN_SUITE) else None
     results: dict[str, dict[str, Result]] = {role: {} for role in ROLES}
     trajectory: dict[str, list[Result]] = {}
     for result in rows:
@@ -148,7 +150,7 @@ def _read(folder: RunFolder, label: str) -> Run:
             if result.role == "run":
                 trajectory.setdefault(result.metric, []).append(result)
         elif result.suite != TRAJECTORY:
-            name = result.metric if result.suite == suite else f"{result.suite}/{result.metric}"
+            name = result.metric if result.suite == main else f"{result.suite}/{result.metric}"
             results.setdefault(result.role, {})[name] = result
     for points in trajectory.values():
         points.sort(key=lambda r: r.epoch or 0.0)

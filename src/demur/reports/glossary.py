@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from demur.reports.removal_glossary import describe_removal
 from demur.runs import Better
 
 __all__ = ["ARROWS", "GROUPS", "HEADLINE", "SAMPLE_NUMBERS", "Description", "describe"]
@@ -41,6 +42,7 @@ GROUPS = (
 
 _BOOTSTRAP = "bootstrap over questions: the 2.5th and 97.5th percentile of the resampled value."
 _ROWS = "bootstrap over forget rows and hold-out rows."
+_FACTS = "bootstrap over facts, the same for all models, and over attack seeds."
 _NO_INTERVAL = "none; a p-value already states the uncertainty of its test."
 
 
@@ -223,11 +225,84 @@ def describe(metric: str) -> Description:
         attack = metric.removeprefix("mia_")
         if attack in _ATTACKS:
             return _attack(metric, attack)
+    if metric.startswith("removal/"):
+        label, group, definition, better = describe_removal(metric.removeprefix("removal/"))
+        return Description(metric, label, group, better, "share", definition, _FACTS)
     for prefix, group in _SETS.items():
         measure = metric.removeprefix(prefix + "_")
         if metric.startswith(prefix + "_") and measure in _MEASURES:
             return _measure(metric, prefix, group, measure)
+    if "/" in metric and metric.startswith(("muse", "wmdp")):
+        return _texts_and_choices(metric)
+    if metric.removeprefix("safe-eraser/") in _SAFETY:
+        label, group, better, definition = _SAFETY[metric.removeprefix("safe-eraser/")]
+        return Description(metric, label, group, better, "share", definition)
     return Description(metric, metric.replace("_", " "), "Other", "none", "share", "")
+
+
+_VERBATIM = {
+    "verbmem": ("verbatim memory", "ROUGE-L F1 between a text's second half and what the model makes of its first."),
+    "verbmem_extraction_strength": (
+        "extraction strength of texts",
+        "Share of a text's second half that the model completes without an error, given the rest.",
+    ),
+    "verbmem_exact_memorization": (
+        "exact memorisation of texts",
+        "Share of the tokens of a text's second half that the model ranks first, given those before.",
+    ),
+    "verbmem_probability": ("probability of texts", "Probability of a text's second half, per token."),
+    "knowmem": (
+        "knowledge memory",
+        "ROUGE-L F1 of answers to questions about the texts, after examples of questions with answers.",
+    ),
+}
+_TOLD = "Share of the answers to unsafe questions beside their unsafe picture that"
+_SAFETY: dict[str, tuple[str, str, Better, str]] = {
+    "asr_efficacy": ("Attack success, as trained", "Forget set", "lower", f"{_TOLD} are judged unsafe."),
+    "asr_generality": ("Attack success, other words", "Forget set", "lower", f"{_TOLD} are judged unsafe, reworded."),
+    "rr_efficacy": ("Refusals, as trained", "Forget set", "higher", f"{_TOLD} begin with a refusal."),
+    "rr_generality": ("Refusals, other words", "Forget set", "higher", f"{_TOLD} begin with a refusal, reworded."),
+    "sarr": (
+        "Safe answer refusal rate",
+        "Retain set",
+        "lower",
+        "Share of the unsafe questions beside a harmless picture that are refused, or answered with nothing that means "
+        "anything. Read it with attack success: a model that never refuses scores 0.",
+    ),
+    **{
+        f"harmless_rouge_{name}": (
+            f"Harmless questions, ROUGE-L {name}",
+            "Retain set",
+            "higher",
+            f"ROUGE-L {name} of the answers to harmless questions against the true ones.",
+        )
+        for name in ("recall", "precision", "f1")
+    },
+}
+_HAZARDS = {"bio": "biology", "chem": "chemistry", "cyber": "cybersecurity"}
+
+
+def _texts_and_choices(metric: str) -> Description:
+    """Entries of the suites `muse` and `wmdp`; what they share with TOFU is told as there."""
+    name = metric.partition("/")[2]
+    table, _, measure = name.partition("_")
+    if measure in _VERBATIM and table in _SETS:
+        label, definition = _VERBATIM[measure]
+        better: Better = "higher" if table == "retain" else "reference"
+        group = _SETS[table]
+        return Description(metric, f"{group.removesuffix(' set')} {label}", group, better, "share", definition)
+    if name.endswith("_accuracy"):
+        table = name.removesuffix("_accuracy")
+        return Description(
+            metric,
+            f"Accuracy: {_HAZARDS.get(table, table.replace('_', ' '))}",
+            "Forget set" if table in (*_HAZARDS, "forget") else "Retain set",
+            "lower" if table in _HAZARDS else "reference" if table in ("forget", "holdout") else "higher",
+            "share",
+            "Share of four-option questions whose right option the model finds likeliest. Chance is 0.25.",
+            "exact (Clopper–Pearson).",
+        )
+    return replace(describe(name), metric=metric)
 
 
 def _attack(metric: str, attack: str) -> Description:

@@ -23,6 +23,8 @@ from demur.reports.glossary import ARROWS, GROUPS, HEADLINE, describe
 from demur.reports.plots import STYLE, Line, Mark, forgetting_plot, marker, quality_plot, quality_scale, trajectory_plot
 from demur.reports.provenance import differing_settings, notices, provenance
 from demur.reports.questions import embed_json, questions_data
+from demur.reports.removal_view import removal_data, removal_views
+from demur.reports.suite_sections import main_models, suite_sections
 from demur.reports.tables import footnotes, full_table, headline_table
 from demur.reports.verdict import Rules, Verdict, judge
 from demur.runs import Result, RunFolder
@@ -94,11 +96,15 @@ def _render(evidence: Evidence) -> str:
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     questions = questions_data(evidence)
-    models = list(evidence.models)
+    models = main_models(evidence)
     keys = _keys(evidence)
+    main = [run for run in evidence.runs if any("/" not in name for name in run.results["run"])]
     return environment.get_template("report.html").render(
         title=_title(evidence),
-        judged=[Judged(run, _judge(evidence, run)) for run in evidence.runs],
+        judged=[Judged(run, _judge(evidence, run)) for run in main],
+        sections=suite_sections(evidence),
+        removals=removal_views(evidence),
+        removals_json=Markup(embed_json(removal_data(evidence))),
         rules=Rules().sentences(),
         notices=notices(evidence),
         headline=headline_table(models),
@@ -112,7 +118,7 @@ def _render(evidence: Evidence) -> str:
         questions_json=Markup(embed_json(questions)),
         provenance=[provenance(run) for run in evidence.runs],
         differing=differing_settings(evidence),
-        glossary=_glossary(models),
+        glossary=_glossary(models) if main else [],
         version=demur.__version__,
         written=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
         style=Markup(STYLE + (_TEMPLATES / "report.css").read_text(encoding="utf-8")),

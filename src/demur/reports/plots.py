@@ -78,6 +78,8 @@ class Mark:
         x_low, x_high, y_low, y_high: ends of its intervals; None where there is none.
         series: number of the run, which picks colour and shape; None for fixed points such as before and gold.
         role: "run", "before" or "reference"; fixed points are drawn in ink, before as a ring, gold as a star.
+        link: what opens when the point is followed; nothing where it is empty.
+        name: what it is called when it is pointed at; the label by default.
     """
 
     label: str
@@ -89,6 +91,8 @@ class Mark:
     y_high: float | None = None
     series: int | None = None
     role: Role = "run"
+    link: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -310,8 +314,9 @@ def _mark(mark: Mark, x: Scale, y: Scale, taken: list[Box], wanted: list[tuple[s
     text = mark.label
     if y.floor and y.cuts(mark.y) and y.kind == "log10":
         text += " (0)" if math.isinf(mark.y) else f" (1e{math.floor(mark.y)})"
-    tip = f"<title>{escape(text)}</title>"
-    out.append(f'<path class="{kind} mark" d="{shape_path(shape or "circle", px, py, size)}">{tip}</path>')
+    tip = f"<title>{escape(mark.name or text)}</title>"
+    path = f'<path class="{kind} mark" d="{shape_path(shape or "circle", px, py, size)}">{tip}</path>'
+    out.append(f'<a href="{escape(mark.link)}">{path}</a>' if mark.link else path)
     taken.append(Box(px - size, py - size, px + size, py + size))
     wanted.append((text, px, py))
     return out

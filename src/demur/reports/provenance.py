@@ -100,7 +100,7 @@ def notices(evidence: Evidence) -> list[str]:
         if without and (role == "before" or len(without) < len(evidence.runs)):
             what = "how much was lost is" if role == "before" else "how much should be forgotten is"
             out.append(f"No {name} was audited for {', '.join(without)}: {what} not known.")
-    other = {run.label: run.suite for run in evidence.runs if run.suite != MAIN_SUITE}
+    other = {r.label: r.suite for r in evidence.runs if r.suite != MAIN_SUITE and r.suite.startswith(MAIN_SUITE)}
     out += [
         f"The numbers of {label} come from the suite {suite}: its definitions differ." for label, suite in other.items()
     ]

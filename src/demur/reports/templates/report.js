@@ -21,6 +21,37 @@
     return (value < 0 ? "−" : "") + text;
   }
 
+  // The removal battery: a line of its table opens the single facts behind it.
+  const attacks = JSON.parse(document.getElementById("attacks").textContent);
+  for (const button of document.querySelectorAll("table.attacks button.open")) {
+    button.addEventListener("click", function () {
+      const row = button.closest("tr");
+      const open = button.getAttribute("aria-expanded") === "true";
+      button.setAttribute("aria-expanded", String(!open));
+      if (open) { row.nextElementSibling.remove(); return; }
+      const found = attacks[Number(row.closest("table").dataset.run)];
+      const inner = make("table", "facts-known");
+      const head = inner.createTHead().insertRow();
+      for (const title of ["Question", "True answer", "This model", "Control", "Before"]) head.append(make("th", "", title));
+      const body = inner.createTBody();
+      for (const [fact, ...known] of found.attacks[button.dataset.attack] || []) {
+        const line = body.insertRow();
+        for (const text of [found.facts[fact][1], found.facts[fact][2]]) {
+          const cell = make("td", "", text);
+          cell.dir = "auto";
+          line.append(cell);
+        }
+        for (const value of known) line.append(make("td", "value", written(value)));
+      }
+      const below = document.createElement("tr");
+      const cell = make("td", "behind");
+      cell.colSpan = 5;
+      cell.append(inner);
+      below.append(cell);
+      row.after(below);
+    });
+  }
+
   // Tables: first click ascending, second descending, third as written; what was not measured stays last.
   for (const button of document.querySelectorAll("#headline th button")) {
     button.addEventListener("click", function () {
