@@ -120,7 +120,7 @@ def test_audit_names_metrics_in_full_on_a_narrow_screen(job: Job) -> None:
     ]
     console = Console(width=80, file=io.StringIO())
     with console.capture() as captured:
-        console.print(_table(columns))
+        console.print(_table(columns, roles))
     shown = captured.get()
     assert max(map(len, shown.splitlines())) <= 80
     assert all(result.metric in shown for result in columns[0])
@@ -238,8 +238,14 @@ def test_version_is_printed_by_the_module_and_the_installed_command() -> None:
 
 
 def test_help_of_every_verb_has_an_example_and_loads_nothing_heavy() -> None:
-    nested = {"lab": ["list", "build", "path", "new"], "data": ["check"], "studies": ["list", "run", "report"]}
-    words = [[verb, *more] for verb in VERBS for more in ([[w] for w in nested[verb]] if verb in nested else [[]])]
+    import typer
+
+    from demur.cli import build
+
+    commands = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
+    words = [
+        [verb, *more] for verb in VERBS for more in ([[w] for w in getattr(commands[verb], "commands", [])] or [[]])
+    ]
     code = """
 import contextlib, io, json, sys
 from demur.cli import main

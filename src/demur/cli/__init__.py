@@ -12,8 +12,8 @@ from typing import NoReturn
 __all__ = ["build", "main"]
 
 _PANELS = {
-    "The main job": ["demo", "forget", "audit", "report"],
-    "Models and data": ["train", "lab", "data", "objectives"],
+    "The main job": ["demo", "forget", "guard", "audit", "report", "sweep", "requests"],
+    "Models and data": ["train", "sequence", "lab", "data", "objectives", "logic"],
     "Papers and evidence": ["papers", "studies"],
 }
 

@@ -32,6 +32,27 @@ def forget(
     retain_weight: Annotated[
         float | None, typer.Option(show_default="the objective's", help="Weight of the retain loss.")
     ] = None,
+    decoupled: Annotated[
+        str | None,
+        typer.Option(help="Forget questions with another picture and a normal answer: a row with its id for each."),
+    ] = None,
+    decouple_weight: Annotated[
+        float | None, typer.Option(show_default="the paper's 1", help="Weight of the loss on the decoupled rows.")
+    ] = None,
+    retain_limit: Annotated[
+        float | None,
+        typer.Option(
+            show_default="the weight stays as it is",
+            help="Keep the retain loss below this by moving its weight (pdu needs it).",
+        ),
+    ] = None,
+    dual_rate: Annotated[
+        float | None, typer.Option(show_default="1", help="How far that weight moves per nat above the limit.")
+    ] = None,
+    dual_update: Annotated[
+        str | None, typer.Option(show_default="step", help="When it moves: every step, or epoch.")
+    ] = None,
+    dual_warmup: Annotated[int | None, typer.Option(show_default="5", help="Epochs before it first moves.")] = None,
     alternates: Annotated[str | None, typer.Option(help="Text file of answers to give instead, one a line.")] = None,
     anchor: Annotated[
         str | None, typer.Option(show_default="forget", help="Set that an epoch goes through once: forget or retain.")
@@ -41,10 +62,13 @@ def forget(
         typer.Option(show_default=False, help="Accept forget rows that are in retain too."),
     ] = None,
     lora: options.Lora = None,
+    lora_alpha: options.LoraAlpha = None,
     lora_targets: options.LoraTargets = None,
+    lora_init: options.LoraInit = None,
     reference: Annotated[
         str | None, typer.Option(show_default="cached", help="Reference scores: cached, or adapter (switched off).")
     ] = None,
+    trainable: options.Trainable = None,
     learning_rate: options.LearningRate = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
@@ -58,6 +82,7 @@ def forget(
     seed: options.Seed = None,
     save_steps: options.SaveSteps = None,
     template: options.Template = None,
+    chunk_length: options.ChunkLength = None,
     trajectory: Annotated[bool, typer.Option(help="Measure forget and retain probability after every epoch.")] = True,
     recipe: options.Recipe = None,
     trust_remote_code: options.TrustRemoteCode = None,

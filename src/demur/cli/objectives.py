@@ -36,6 +36,8 @@ def objectives(
             "rows": ", ".join(roles(component)),
             "reference": "needed" if component.facts["reference"] else "",
             "retain term": component.facts["retain"],
+            "claims": component.facts["intention"],
+            "acts on": component.facts["level"],
             "options": ", ".join(f"{k}={v}" for k, v in component.options.items()),
         }
         listed = "; ".join(f"{fact}: {value}" for fact, value in facts.items() if value)

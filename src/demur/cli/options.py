@@ -19,11 +19,14 @@ __all__ = [
     "Accumulate",
     "BatchSize",
     "Bf16",
+    "ChunkLength",
     "Device",
     "Dtype",
     "Epochs",
     "LearningRate",
     "Lora",
+    "LoraAlpha",
+    "LoraInit",
     "LoraTargets",
     "Model",
     "ObjectiveOption",
@@ -33,10 +36,12 @@ __all__ = [
     "Schedule",
     "Seed",
     "Template",
+    "Trainable",
     "TrustRemoteCode",
     "Warmup",
     "WeightDecay",
     "key_values",
+    "parse_seeds",
     "settings_from",
 ]
 
@@ -52,6 +57,19 @@ ObjectiveOption = Annotated[
 Lora = Annotated[int | None, typer.Option(metavar="RANK", help="Train low-rank adapters instead of all weights.")]
 LoraTargets = Annotated[
     str | None, typer.Option(show_default="all-linear", help="Modules to adapt, separated by commas.")
+]
+LoraAlpha = Annotated[float | None, typer.Option(show_default="the rank times two", help="Scale of the adapters.")]
+LoraInit = Annotated[
+    str | None,
+    typer.Option(help="Start adapters as a part of the weights: fila (what the forget rows alone need) or pissa."),
+]
+Trainable = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        show_default="the whole model",
+        help="Train only parameters in whose names this is found, such as 'layers.[5-7].mlp.down_proj'.",
+    ),
 ]
 LearningRate = Annotated[float | None, typer.Option(show_default="1e-5", help="Peak learning rate.")]
 Epochs = Annotated[int | None, typer.Option(show_default="5", help="Passes over the rows.")]
@@ -70,6 +88,10 @@ SaveSteps = Annotated[
     int | None, typer.Option(show_default="0", help="Optimizer steps between checkpoints; 0 saves after every epoch.")
 ]
 Template = Annotated[str | None, typer.Option(show_default="auto", help="How prompts are shown: auto, chat or plain.")]
+ChunkLength = Annotated[
+    int | None,
+    typer.Option(show_default="2048", help="Raw texts are joined and cut into pieces of so many tokens; 0 keeps each."),
+]
 Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings, for instance a run's config.yaml.")]
 TrustRemoteCode = Annotated[bool | None, typer.Option(show_default=False, help="Run code that comes with the model.")]
 
@@ -110,3 +132,22 @@ def key_values(pairs: Sequence[str], option: str = "--option") -> dict[str, Any]
         except yaml.YAMLError:
             raise UsageError(f"{option} {pair!r}: the value is neither a number nor a word") from None
     return out
+
+
+def parse_seeds(text: str | None) -> list[int] | None:
+    """Seeds written as 1,2,3 or 1-5; None for None.
+
+    Raises:
+        UsageError: they are written otherwise.
+    """
+    if text is None:
+        return None
+    seeds: list[int] = []
+    for piece in text.split(","):
+        first, dash, last = piece.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--seeds {text}: write whole numbers, for instance 1,2,3 or 1-5")
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise UsageError(f"--seeds {text}: the range is empty")
+    return seeds

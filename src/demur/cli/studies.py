@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from demur.cli import options
+from demur.cli.watching import watcher
 from demur.errors import DemurError, UsageError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
     from rich.table import Table
 
     from demur.studies.results import PartResult, StudyResult
-    from demur.studies.runner import Event
 
 __all__ = ["app"]
 
@@ -59,20 +57,6 @@ def list_studies(as_json: Annotated[bool, typer.Option("--json", help="Print as 
     Console().print(table)
 
 
-def _parse_seeds(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    seeds: list[int] = []
-    for piece in text.split(","):
-        first, dash, last = piece.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"--seeds {text}: write whole numbers, for instance 1,2,3 or 1-5")
-        seeds += range(int(first), int(last or first) + 1)
-    if not seeds:
-        raise UsageError(f"--seeds {text}: the range is empty")
-    return seeds
-
-
 def _claims_table(part: PartResult) -> Table:
     from rich.markup import escape
     from rich.table import Table
@@ -107,49 +91,6 @@ def _print_result(result: StudyResult) -> None:
             console.print(f"{part.verdict}: {escape(part.problem)}")
         elif part.claims:
             console.print(_claims_table(part))
-
-
-@contextmanager
-def _watcher() -> Iterator[Callable[[Event], None]]:
-    """A progress bar a running seed, with the time it still needs, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as bars:
-        whole = bars.add_task("all seeds", total=None, note="")
-        shares: dict[str, float] = {}
-        running: dict[str, TaskID] = {}
-
-        def watch(event: Event) -> None:
-            label = event.task.label
-            if event.kind == "waiting":
-                shares[label] = 0.0
-            elif event.kind == "started":
-                running[label] = bars.add_task(label, total=1.0, note="")
-            elif event.kind == "progress":
-                shares[label] = event.done / event.total
-                bars.update(running[label], completed=shares[label], note=event.note)
-            else:
-                shares[label] = 1.0
-                if label in running:
-                    bars.remove_task(running.pop(label))
-                said = "measured before" if event.kind == "found" else event.kind
-                why = f": {event.note}" if event.note else ""
-                console.print(f"{label}: {said}{why}", markup=False, highlight=False)
-            bars.update(whole, completed=sum(shares.values()), total=len(shares))
-
-        yield watch
 
 
 def _json_targets(target: str | None, slugs: list[str]) -> dict[str, Path]:
@@ -188,11 +129,11 @@ def run(
     for slug in slugs:
         studies.get(slug)
     targets = _json_targets(json_file, slugs)
-    wanted = _parse_seeds(seeds)
+    wanted = options.parse_seeds(seeds)
     for path in targets.values():
         require_writable(path)
     try:
-        with _watcher() as watch:
+        with watcher("all seeds") as watch:
             results = run_studies(slugs, seeds=wanted, jobs=jobs, out=out, watch=watch)
     except KeyboardInterrupt:
         where = out or cache_dir() / "studies"

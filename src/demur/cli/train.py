@@ -19,6 +19,8 @@ def train(
     option: options.ObjectiveOption = None,
     lora: options.Lora = None,
     lora_targets: options.LoraTargets = None,
+    lora_init: options.LoraInit = None,
+    trainable: options.Trainable = None,
     learning_rate: options.LearningRate = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
@@ -32,6 +34,7 @@ def train(
     seed: options.Seed = None,
     save_steps: options.SaveSteps = None,
     template: options.Template = None,
+    chunk_length: options.ChunkLength = None,
     recipe: options.Recipe = None,
     trust_remote_code: options.TrustRemoteCode = None,
 ) -> None:
