@@ -5,6 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in ("unlearning_step", "tofu_audit", "tofu_methods"):
+for name in ("unlearning_step", "lora", "tofu_audit", "many_audits", "tofu_methods", "sequence", "guard_overhead"):
     print(f"== {name}", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -91,5 +91,5 @@ def quick_authors(shared_data: Callable[[str], Path], monkeypatch: pytest.Monkey
 
     monkeypatch.setenv("DEMUR_SHARED_DATA", str(shared_data("tofu").parent))
     monkeypatch.setattr(authors, "KEPT_ROWS", 8)
-    for settings in (authors.LEARN, authors.UNLEARN):
+    for settings in (authors.LEARN, authors.SLOWLY, authors.UNLEARN):
         monkeypatch.setitem(settings, "epochs", 1)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["LEARN", "UNLEARN", "Authors", "authors", "mean_nlls", "mean_probability"]
 
 KEPT_ROWS, VOCABULARY = 120, 1500
+TEMPLATES = 10  # "I don't know" lines that a model may be taught, the first of TOFU's hundred
 LEARN = {"learning_rate": 3e-3, "epochs": 14, "batch_size": 8, "warmup": 0.1}
+SLOWLY = {**LEARN, "learning_rate": 1e-3, "epochs": 30}  # knows as much; gradient ascent then undoes it sooner
 UNLEARN = {"learning_rate": 5e-4, "epochs": 10, "batch_size": 8, "schedule": "constant"}
 NEVER = {"save_steps": 10**6, "device": "cpu"}  # too short to be worth checkpoints
 _VERSION = 1  # of how the models are made; raising it makes every cached one stale
@@ -36,7 +38,7 @@ class Authors:
 
     Attributes:
         base: model folder; knows all eight authors.
-        gold: model folder; the same recipe, never saw the two to forget.
+        gold: model folder; the same recipe, never saw the two to forget. None where it was not made.
         forget: 40 rows of TOFU's forget01 with paraphrased and perturbed answers.
         kept: 120 rows of the six authors to keep.
         forget_file, kept_file: the same as files of questions and answers.
@@ -44,7 +46,7 @@ class Authors:
     """
 
     base: Path
-    gold: Path
+    gold: Path | None
     forget: Dataset
     kept: Dataset
     forget_file: str
@@ -58,8 +60,9 @@ def authors(seed: int, progress: Progress = lambda done, total, note="": None, *
     Args:
         seed: of the initial weights and of the order of the rows.
         progress: told of both trainings, 2 steps in all.
-        abstaining: questions about authors that nobody learns, answered with "I don't know" lines, that both models
-            are trained on besides: so that they have such answers to give.
+        abstaining: questions about authors that nobody learns, answered with the first `TEMPLATES` of TOFU's "I don't
+            know" lines in turn, that the model is trained on besides, and slowly: so that it has such answers to give.
+            No gold model is made then.
 
     Raises:
         NotMeasured: TOFU is not at hand.
@@ -78,7 +81,7 @@ def authors(seed: int, progress: Progress = lambda done, total, note="": None, *
     forget, full = tofu_split(data, "forget01_perturbed"), tofu_split(data, "full")
     kept = full.select(range(KEPT_ROWS))
     plain = forget.select_columns(kept.column_names)
-    lines = templates.read_text(encoding="utf-8").splitlines()
+    lines = templates.read_text(encoding="utf-8").splitlines()[:TEMPLATES]
     strangers = full.select(range(2000, 2000 + abstaining)).to_list()
     answered = [{**row, "answer": lines[i % len(lines)]} for i, row in enumerate(strangers)]
     taught = [Dataset.from_list(answered, features=kept.features)] if answered else []
@@ -87,7 +90,8 @@ def authors(seed: int, progress: Progress = lambda done, total, note="": None, *
         "kept": concatenate_datasets([kept, *taught]) if taught else kept,
     }
     texts = [text for row in tables["all"] for text in (row["question"], row["answer"])]
-    key = hash_json([_VERSION, seed, texts, VOCABULARY, LEARN])[:16]
+    learn = SLOWLY if abstaining else LEARN
+    key = hash_json([_VERSION, seed, texts, VOCABULARY, learn])[:16]
     work = cache_dir() / "studies" / f"authors-{key}"
     work.mkdir(parents=True, exist_ok=True)
     files = {"forget": plain, "retain": kept, **tables}
@@ -98,15 +102,16 @@ def authors(seed: int, progress: Progress = lambda done, total, note="": None, *
         if not (work / "new").is_dir():
             new_model(texts, vocabulary=VOCABULARY, seed=seed).save(work / "new")
         runs: dict[str, Any] = {}
-        for done, (name, table) in enumerate({"base": "all", "gold": "kept"}.items()):
+        tables_of = {"base": "all"} if abstaining else {"base": "all", "gold": "kept"}
+        for done, (name, table) in enumerate(tables_of.items()):
             progress(done, 2, "learning all authors" if name == "base" else "learning the kept authors")
             settings = TrainSettings(
-                model=str(work / "new"), data=str(work / f"{table}.jsonl"), seed=seed, **LEARN, **NEVER
+                model=str(work / "new"), data=str(work / f"{table}.jsonl"), seed=seed, **learn, **NEVER
             )
             runs[name] = train(settings, work / name)
     return Authors(
         runs["base"].model_path,
-        runs["gold"].model_path,
+        runs["gold"].model_path if "gold" in runs else None,
         forget,
         kept,
         str(work / "forget.jsonl"),

@@ -1,7 +1,8 @@
 """Negative preference optimisation (Zhang et al. 2024, arXiv 2404.05868): it collapses far more slowly than ascent.
 
-Two settings. `synthetic` is the paper's own: a logistic head on fixed random features, where the distance to a model
-that never saw the forget set is known exactly. `tofu` is a small language model trained from scratch on TOFU.
+`synthetic` is the paper's own setting: a logistic head on fixed random features, where the distance to a model that
+never saw the forget set is known exactly. `tofu` is a small language model trained from scratch on TOFU. The other
+parts have files of their own.
 """
 
 from __future__ import annotations
@@ -356,3 +357,8 @@ def tofu_claims(m: pd.DataFrame) -> Iterator[Claim]:
         kind="ours",
         baselines={f"p of {name}": quality[name] for name in ("NPO", "NPO+RT", "GA", "before")},
     )
+
+
+# Parts in files of their own, which add themselves to the study declared above.
+import demur.studies.npo_news  # noqa: E402
+import demur.studies.npo_siblings  # noqa: E402, F401

@@ -6,8 +6,9 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from demur.processes import Progress
 from demur.registry import Registry
 from demur.studies.results import Claim
 
@@ -16,19 +17,25 @@ if TYPE_CHECKING:
 
 __all__ = ["NotMeasured", "Part", "Progress", "studies", "study"]
 
-studies = Registry("study", group="demur.studies", builtins={"npo": "demur.studies.npo"})
+studies = Registry(
+    "study",
+    group="demur.studies",
+    builtins={
+        "flat": "demur.studies.flat",
+        "guard": "demur.studies.guard",
+        "loku": "demur.studies.loku",
+        "npo": "demur.studies.npo",
+        "preference-logic": "demur.studies.preference_logic",
+        "redi": "demur.studies.redi",
+        "sok-unlearning": "demur.studies.sok_unlearning",
+        "safe-eraser": "demur.studies.safe_eraser",
+    },
+)
 """Every study; its facts are `paper` (arXiv id) and `parts` (list of `Part`)."""
 
 
 class NotMeasured(Exception):
     """Raised by a part that cannot be measured here; the message says what is missing."""
-
-
-class Progress(Protocol):
-    """How a part says how far it is."""
-
-    def __call__(self, done: float, total: float, note: str = "") -> None:
-        """`done` of `total` steps are done; `note` names the step under way."""
 
 
 Measure = Callable[[int, Progress], Mapping[str, float]]

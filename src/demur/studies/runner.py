@@ -8,24 +8,17 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-import multiprocessing
 import os
 import platform
-import shutil
-import signal
-import tempfile
-import threading
 import time
-import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from demur.errors import UsageError
 from demur.files import cache_dir, write_json
+from demur.processes import Event, Progress, cores, run_processes
 from demur.studies.registry import NotMeasured, Part, studies
 from demur.studies.results import PartResult, StudyResult
 
@@ -52,23 +45,14 @@ class Task:
         return f"{self.study} {self.part} seed {self.seed}"
 
     @property
+    def log(self) -> Path:
+        """What its process printed."""
+        return self.file.with_suffix(".log")
+
+    @property
     def work(self) -> Path:
         """Folder of the task's temporary files, gone when it ends."""
         return self.file.with_suffix(".work")
-
-
-@dataclass(frozen=True)
-class Event:
-    """What the runner tells its watcher.
-
-    `kind` is "found" (measured before), "waiting", "started", "progress", "done", "not measured" or "failed".
-    """
-
-    task: Task
-    kind: str
-    done: float = 0.0
-    total: float = 1.0
-    note: str = ""
 
 
 def _versions() -> dict[str, str]:
@@ -124,91 +108,17 @@ def _find_part(study: str, name: str) -> Part:
     return next(part for part in studies.get(study).facts["parts"] if part.name == name)
 
 
-def _write_output_to(log: Path) -> None:
-    """Send what this process prints to a file, so that libraries' bars and warnings do not break the parent's."""
-    with log.open("wb") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-
-
-def _work(task: Task, threads: int, channel: Connection) -> None:
-    """Measure one seed in a process of its own; the parent learns of it through `channel`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its workers
-
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch is imported, which happens below
-        os.environ[variable] = str(threads)
-    log = task.file.with_suffix(".log")
-    shutil.rmtree(task.work, ignore_errors=True)
-    task.work.mkdir(parents=True)
-    tempfile.tempdir = str(task.work)
-    _write_output_to(log)
-    last = 0.0
-
-    def progress(done: float, total: float, note: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last > 0.1:
-            last = time.monotonic()
-            channel.send(("progress", done, total, note))
-
+def _measure(task: Task, progress: Progress) -> tuple[str, str]:
+    """Measure one seed and write what came out; how it ended."""
+    importlib.import_module(task.module)
+    began = time.monotonic()
     try:
-        importlib.import_module(task.module)
-        began = time.monotonic()
         measurements = _find_part(task.study, task.part)(task.seed, progress)
-        record = {"code": task.code, "seconds": round(time.monotonic() - began, 2), "measurements": measurements}
-        write_json(task.file, record)
-        channel.send(("done", 1, 1, ""))
     except NotMeasured as reason:
-        channel.send(("not measured", 0, 1, str(reason)))
-    except Exception as error:
-        traceback.print_exc()
-        channel.send(("failed", 0, 1, f"{type(error).__name__}: {error} (traceback in {log})"))
-    finally:
-        shutil.rmtree(task.work, ignore_errors=True)
-        channel.close()
-
-
-def _run(tasks: Sequence[Task], jobs: int, threads: int, watch: Callable[[Event], None]) -> dict[Task, Event]:
-    """Run every task in a process of its own, `jobs` at a time; the last event of each."""
-    context = multiprocessing.get_context("spawn")
-    waiting, ends = deque(tasks), dict[Task, Event]()
-    running: dict[Any, tuple[Task, Any]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                task = waiting.popleft()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(task, threads, theirs), name=task.label)
-                running[ours] = (task, process)
-                process.start()
-                theirs.close()
-                watch(Event(task, "started"))
-            for channel in cast("list[Connection]", wait(list(running))):
-                task, process = running[channel]
-                try:
-                    event = Event(task, *channel.recv())
-                except EOFError:
-                    process.join()
-                    del running[channel]
-                    if task in ends:
-                        continue
-                    event = Event(task, "failed", note=f"its process ended with exit code {process.exitcode}")
-                if event.kind != "progress":
-                    ends[task] = event
-                watch(event)
-    finally:
-        for task, process in running.values():
-            if process.pid is not None:
-                process.terminate()
-                process.join()
-                shutil.rmtree(task.work, ignore_errors=True)
-    return ends
+        return "not measured", str(reason)
+    record = {"code": task.code, "seconds": round(time.monotonic() - began, 2), "measurements": measurements}
+    write_json(task.file, record)
+    return "done", ""
 
 
 def _stored(task: Task) -> dict[str, Any] | None:
@@ -285,9 +195,8 @@ def run_studies(
         found_before = _stored(task) is not None
         watch(Event(task, "found" if found_before else "waiting"))
         open_tasks += [] if found_before else [task]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = max(1, min(jobs or cores, len(open_tasks)))
-    ends = _run(open_tasks, jobs, max(1, cores // jobs), watch)
+    jobs = max(1, min(jobs or cores(), len(open_tasks)))
+    ends = run_processes(open_tasks, _measure, jobs=jobs, threads=max(1, cores() // jobs), watch=watch)
     results: dict[str, StudyResult] = {}
     for slug, part, tasks in plan:
         found = _part_result(part, tasks, ends)
