@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import measure
 
-BATCH, WIDTH, TOKENS, ROUNDS = 8, 7, 40, 5
+BATCH, WIDTH, TOKENS, ROUNDS = 8, 7, 40, 15
 SIZES = (100, 10_000)
 
 

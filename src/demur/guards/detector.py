@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from demur.data.batch import Encoded, collate
 from demur.errors import UsageError
-from demur.models import encode_prompts, record
+from demur.models import decoder_layers, encode_prompts, record
+from demur.models.activations import first_layers
 from demur.models.head import capture_hidden
 from demur.models.scored import forward_inputs, unwrapped
 
@@ -49,11 +50,13 @@ def prompt_embeddings(
     lm.model.eval()
     encoded = [Encoded(ids, 0) for ids in encode_prompts(lm, prompts)]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].input_ids))
+    below = range(len(decoder_layers(lm.model)))[layer] + 1
     out = np.zeros((len(encoded), lm.model.config.get_text_config().hidden_size), dtype=np.float32)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = collate([encoded[i] for i in rows], lm.pad_id).to(lm.device)
-        with record(lm.model, [layer]) as seen, capture_hidden(unwrapped(lm.model)):  # no vocabulary projection
+        # Nothing above that layer is run, and no vocabulary projection.
+        with record(lm.model, [layer]) as seen, first_layers(lm.model, below), capture_hidden(unwrapped(lm.model)):
             lm.model(**forward_inputs(lm.model, batch), use_cache=False)
         mask = batch.attention_mask[..., None]
         out[rows] = ((seen[layer].float() * mask).sum(1) / mask.sum(1)).cpu().numpy()
