@@ -130,13 +130,17 @@ class Store:
             with self._translated():
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+                    connection.execute(
+                        "PRAGMA journal_mode=WAL"
+                    )  # stays; to change it later would need all others gone
                     connection.executescript(
                         f"BEGIN; PRAGMA application_id={_APPLICATION}; PRAGMA user_version={SCHEMA}; {_TABLES} COMMIT;"
                     )
                     self.append(connection, "created", {"salt": secrets.token_hex(16), "settings": dict(settings)})
                 temporary.rename(self.file)
         finally:
-            temporary.unlink(missing_ok=True)
+            for left in temporary.parent.glob(f"{temporary.name}*"):
+                left.unlink()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -171,7 +175,6 @@ class Store:
                 raise UsageError(
                     f"{self.file} was written by a newer demur (schema {found}, this one knows {SCHEMA}): update demur"
                 )
-            connection.execute("PRAGMA journal_mode=WAL")
             for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
                 connection.execute(f"PRAGMA {pragma}")
             yield connection
