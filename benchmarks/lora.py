@@ -21,21 +21,6 @@ ROWS, BATCH, RANK = 24, 8, 8
 RATE = {"lora": 1e-3, "full": 1e-5}
 
 
-def prepare() -> tuple[Any, dict[str, list[Any]]]:
-    """The model and its encoded rows."""
-    from demur.data import question_answer
-    from demur.lab import train_tokenizer
-    from demur.models import encode
-
-    torch.set_num_threads(2)
-    lm = world.model(train_tokenizer(world.texts(), 4096))
-    tables = {}
-    for role in ("forget", "retain"):
-        rows = world.rows(role).select(range(ROWS))
-        tables[role] = encode(lm, *question_answer(rows), rows["id"])
-    return lm, tables
-
-
 def add_adapters(lm: Any) -> None:
     """Ordinary adapters in every linear module."""
     import peft
@@ -66,7 +51,7 @@ def side(name: str) -> dict[str, Any]:
 
     from demur.training import Objective, ObjectiveTrainer, paired_plan
 
-    lm, tables = prepare()
+    lm, tables = world.prepared(ROWS)
     if name == "lora":
         add_adapters(lm)
     plan = paired_plan({"forget": tables["forget"]}, {"retain": tables["retain"]}, epochs=2, seed=0)
@@ -105,7 +90,7 @@ def side(name: str) -> dict[str, Any]:
     trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
     out = {"epoch_seconds": meter.seconds, "peak_bytes": peak, "trained": trained, "first_loss": meter.losses[0]}
     if name == "lora":
-        fresh, tables = prepare()
+        fresh, tables = world.prepared(ROWS)
         add_adapters(fresh)
         out["fila_seconds"] = fila_seconds(fresh, tables)
     return out

@@ -22,21 +22,6 @@ from benchmarks import measure, peer, world
 ROWS, BATCH, RATE = 32, 8, 1e-5
 
 
-def prepare() -> tuple[Any, dict[str, list[Any]]]:
-    """The model and its encoded rows."""
-    from demur.data import question_answer
-    from demur.lab import train_tokenizer
-    from demur.models import encode
-
-    torch.set_num_threads(2)
-    lm = world.model(train_tokenizer(world.texts(), 4096))
-    tables = {}
-    for role in ("forget", "retain"):
-        rows = world.rows(role).select(range(ROWS))
-        tables[role] = encode(lm, *question_answer(rows), rows["id"])
-    return lm, tables
-
-
 def schedule() -> tuple[Any, Any]:
     """(epochs, items) forget and retain rows: one warm-up epoch of one batch would skew the plan, so two whole ones."""
     generator = np.random.default_rng(0)
@@ -53,7 +38,7 @@ def plain() -> dict[str, Any]:
     """The peer's side."""
     from demur.data.batch import collate
 
-    lm, tables = prepare()
+    lm, tables = world.prepared(ROWS)
     trainer = peer.PlainNPO(lm.model, RATE)
     forget, retain = schedule()
     losses: list[float] = []
@@ -80,7 +65,7 @@ def demur() -> dict[str, Any]:
 
     from demur.training import Objective, ObjectiveTrainer, Plan, score_reference
 
-    lm, tables = prepare()
+    lm, tables = world.prepared(ROWS)
     forget, retain = schedule()
     plan = Plan(tables, {"forget": forget, "retain": retain})
     started = time.perf_counter()

@@ -58,3 +58,18 @@ def model(tokenizer: Any, hidden: int = 256, layers: int = 4) -> LanguageModel:
         pad_token_id=tokenizer.pad_token_id,
     )
     return LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "chat", "128k")
+
+
+def prepared(count: int) -> tuple[Any, dict[str, list[Any]]]:
+    """The model, and `count` encoded rows of either role."""
+    from demur.data import question_answer
+    from demur.lab import train_tokenizer
+    from demur.models import encode
+
+    torch.set_num_threads(2)
+    lm = model(train_tokenizer(texts(), 4096))
+    tables = {}
+    for role in ("forget", "retain"):
+        chosen = rows(role).select(range(count))
+        tables[role] = encode(lm, *question_answer(chosen), chosen["id"])
+    return lm, tables
