@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -225,3 +226,15 @@ def test_an_adding_that_was_killed_leaves_no_rows_behind(make_ledger: Make) -> N
     (ledger.path / "rows" / "0002.jsonl").write_text("{}")  # its entry was never committed
     ledger.process()
     assert not list((ledger.path / "rows").iterdir())
+
+
+def test_a_step_goes_through_the_rows_to_keep_unless_told_how_long_to_train(tiny_model: Path, tmp_path: Path) -> None:
+    def settings(name: str, **given: Any) -> dict[str, Any]:
+        made = Ledger.create(tmp_path / name, model=str(tiny_model), retain="lab:almanac-tiny:retain", **given)
+        return made.settings["forget"]
+
+    left_open = settings("open", retain_objective="nll")
+    assert (left_open["anchor"], left_open["epochs"]) == ("retain", 1)
+    assert settings("anchored", retain_objective="nll", anchor="forget")["epochs"] == 5
+    assert settings("long", retain_objective="nll", epochs=3)["anchor"] == "forget"
+    assert settings("without", objective="ga")["anchor"] == "forget"

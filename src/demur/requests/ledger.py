@@ -63,6 +63,22 @@ class Standing:
     verdict: Verdict | None
 
 
+def _sparing(wanted: ForgetSettings) -> ForgetSettings:
+    """The settings, with one pass through the rows to keep where how long to train is left open."""
+    from demur.training import Objective
+
+    objective = Objective.make(
+        wanted.objective,
+        wanted.objective_options,
+        wanted.retain_objective,
+        wanted.forget_weight,
+        wanted.retain_weight,
+    )
+    if {"anchor", "epochs"} & wanted.model_fields_set or "retain" not in objective.roles:
+        return wanted
+    return wanted.model_copy(update={"anchor": "retain", "epochs": 1})
+
+
 class Ledger:
     """A ledger of deletion requests in a folder.
 
@@ -106,7 +122,8 @@ class Ledger:
             suite_rows: rows of the suite's other sets.
             suite_options: the suite's settings.
             recipe: file of settings of `demur forget`.
-            settings: settings of `demur forget` by name.
+            settings: settings of `demur forget` by name. Where neither `anchor` nor `epochs` is given, a step goes once
+                through all rows to keep, if its objective uses any: small requests wear a model out otherwise.
 
         Raises:
             UsageError: a setting is not what it must be, rows cannot be read, or the folder cannot be used.
@@ -129,6 +146,7 @@ class Ledger:
         wanted = ForgetSettings.make(
             recipe, **{**settings, "model": model, "retain": retain, "forget": "requested rows"}
         )
+        wanted = _sparing(wanted)
         resolve_model(model)
         for source in (retain, holdout, training_data):
             if source is not None:
