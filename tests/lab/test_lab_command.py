@@ -24,6 +24,7 @@ def test_list_names_every_recipe_and_whether_it_is_built(tiny_model: Path) -> No
     table = run.invoke(app, ["list"])
     assert table.exit_code == 0
     assert all(f"lab:{name}" in table.output for name in RECIPES)
+    assert all(f"lab:{world}:SPLIT" in table.output for world in ("abacus", "almanac", "charter", "scenes-digits"))
 
 
 def test_build_prints_the_folder(tiny_model: Path) -> None:

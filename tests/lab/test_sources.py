@@ -12,6 +12,7 @@ from demur.errors import DemurError, UnknownNameError, UsageError
 from demur.files import hash_file
 from demur.lab import almanac, dense, sources
 from demur.lab.almanac import SPLITS, Almanac
+from demur.lab.dense import train_dense
 from demur.models.language_model import load_model
 
 QUICK = "almanac-tiny@epochs=1"
@@ -31,9 +32,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def train(recipe: dense.DenseRecipe, name: str, progress: bool) -> object:
         names.append(name)
-        return dense.train_dense(recipe, name, progress)
+        return train_dense(recipe, name, progress)
 
-    monkeypatch.setattr(sources, "train_dense", train)
+    monkeypatch.setattr(dense, "train_dense", train)
     return names
 
 
@@ -67,8 +68,9 @@ def test_a_reworded_world_is_another_model(monkeypatch: pytest.MonkeyPatch) -> N
 def test_two_processes_at_once_train_it_once(cache: Path) -> None:
     code = (
         "from demur.lab import sources, dense\n"
-        "def train(*a):\n    print('trained'); return dense.train_dense(*a)\n"
-        "sources.train_dense = train\n"
+        "quiet = dense.train_dense\n"
+        "def train(*a):\n    print('trained'); return quiet(*a)\n"
+        "dense.train_dense = train\n"
         f"print(sources.model_path({QUICK!r}))"
     )
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -150,6 +152,8 @@ def test_rows_of_another_world_are_others() -> None:
     [
         ("almanac", "names no split"),
         ("almanac:forgot", "did you mean forget"),
+        ("charter:tran", "did you mean train"),
+        ("abacus:hardest", "did you mean hard"),
         ("almanack:forget", "did you mean almanac"),
     ],
 )

@@ -13,7 +13,7 @@ __all__ = ["app"]
 app = typer.Typer(help="List and build the lab models, which make every command run offline.", no_args_is_help=True)
 
 _Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A lab model, for instance almanac, almanac-gold or almanac@seed=2.")
+    str, typer.Argument(metavar="NAME", help="A lab model, for instance almanac, charter or almanac@seed=2.")
 ]
 
 
@@ -29,6 +29,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print the 
         {
             "name": name,
             "trained_on": list(recipe.splits),
+            "rows": list(recipe.row_splits),
             "layers": recipe.layers,
             "width": recipe.width,
             "built": is_built(name),
@@ -43,8 +44,6 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print the 
     from rich.console import Console
     from rich.table import Table
 
-    from demur.lab.almanac import SPLITS
-
     table = Table("model", "trained on", "layers × width", "built", box=None)
     for record in records:
         table.add_row(
@@ -53,9 +52,13 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print the 
             f"{record['layers']} × {record['width']}",
             "yes" if record["built"] else "no",
         )
-    console = Console()
+    console = Console(emoji=False)  # rich takes the middle of lab:abacus:train for a picture
     console.print(table)
-    console.print(f"Their rows are called lab:almanac:SPLIT, with SPLIT one of {', '.join(SPLITS)}.")
+    worlds: dict[tuple[str, ...], str] = {}
+    for name, recipe in RECIPES.items():
+        worlds.setdefault(recipe.row_splits, name)
+    for splits, name in worlds.items():
+        console.print(f"Rows are called lab:{name}:SPLIT, with SPLIT one of {', '.join(splits)}.")
 
 
 @app.command("build")

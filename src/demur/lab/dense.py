@@ -1,4 +1,4 @@
-"""A small Llama-type model trained from scratch until it knows a lab world's answers by heart."""
+"""Small Llama-type models trained from scratch on the answers of a lab world."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from demur.errors import UsageError
 from demur.files import hash_json
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
     from demur.data.batch import Encoded
     from demur.models.language_model import LanguageModel
 
-__all__ = ["DenseRecipe", "new_model", "threads", "train_dense", "training_bar"]
+__all__ = ["DenseRecipe", "LlamaRecipe", "new_model", "threads", "train_dense", "training_bar"]
 
 _FORMAT = 1  # raised when a change below makes the same recipe end in other weights
 _CONTEXT = 512
 
 
 @dataclass(frozen=True)
-class DenseRecipe:
-    """Everything that decides a model's weights.
+class LlamaRecipe:
+    """Everything that decides a model's weights, but for the world it learns, which a subclass names.
 
     Attributes:
-        splits: the world's splits that the model is trained on.
         seed: decides the initial weights and the order of the rows.
         world: the world's seed.
-        people: the world's size.
         vocabulary: number of tokens, special ones included.
         width, layers, heads: the model's size; the feed-forward part is three times as wide.
         spread: standard deviation of the initial weights.
@@ -45,10 +43,8 @@ class DenseRecipe:
             from two builds at once than from two threads.
     """
 
-    splits: tuple[str, ...] = ("forget", "retain", "real_authors", "world_facts")
     seed: int = 0
     world: int = 0
-    people: Census = field(default_factory=Census)
     vocabulary: int = 1536
     width: int = 128
     layers: int = 2
@@ -72,7 +68,54 @@ class DenseRecipe:
     @property
     def hash(self) -> str:
         """SHA-256 (hex) of the recipe and of the text it trains on, so that a reworded world is another model."""
-        return hash_json({"format": _FORMAT, "recipe": asdict(self), "text": _text_hash(self.world, self.people)})
+        return hash_json({"format": _FORMAT, "recipe": asdict(self), "text": self.text_hash()})
+
+    def text_hash(self) -> str:
+        """SHA-256 (hex) of the world's text."""
+        raise NotImplementedError
+
+    def texts(self) -> Iterable[str]:
+        """What the tokenizer learns from: all text of the world, so that all its models share one tokenizer."""
+        raise NotImplementedError
+
+    def lessons(self) -> list[tuple[str, str, str]]:
+        """What the model learns: prompt, response and id of every row."""
+        raise NotImplementedError
+
+    def train(self, name: str, progress: bool = True) -> LanguageModel:
+        """The trained model, as `train_dense` makes it."""
+        return train_dense(self, name, progress)
+
+
+@dataclass(frozen=True)
+class DenseRecipe(LlamaRecipe):
+    """A model that knows the Almanac by heart.
+
+    Attributes:
+        splits: the world's splits that the model is trained on.
+        people: the world's size.
+    """
+
+    row_splits: ClassVar[tuple[str, ...]] = (*SPLITS, *(f"{split}-documents" for split in SPLITS))
+
+    splits: tuple[str, ...] = ("forget", "retain", "real_authors", "world_facts")
+    people: Census = field(default_factory=Census)
+
+    def text_hash(self) -> str:
+        return _text_hash(self.world, self.people)
+
+    def texts(self) -> Iterable[str]:
+        return _texts(_world(self.world, self.people))
+
+    def lessons(self) -> list[tuple[str, str, str]]:
+        world = _world(self.world, self.people)
+        rows = [row for split in self.splits for row in world.questions(split)]
+        return [(row["question"], row["answer"], row["id"]) for row in rows]
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """Questions of a split, or its documents where `-documents` follows its name."""
+        world, kind = Almanac(self.world, self.people), split.removesuffix("-documents")
+        return world.documents(kind) if split != kind else world.questions(kind)
 
 
 @lru_cache(maxsize=8)
@@ -143,7 +186,7 @@ def new_model(
     return LanguageModel(LlamaForCausalLM(config).float(), tokenizer, "chat", name)
 
 
-def train_dense(recipe: DenseRecipe, name: str = "lab", progress: bool = True) -> LanguageModel:
+def train_dense(recipe: LlamaRecipe, name: str = "lab", progress: bool = True) -> LanguageModel:
     """Train a model on a world's answers.
 
     The same recipe gives the same bits on the same kind of processor and release of torch.
@@ -160,10 +203,9 @@ def train_dense(recipe: DenseRecipe, name: str = "lab", progress: bool = True) -
 
     from demur.models.chat import encode
 
-    world = _world(recipe.world, recipe.people)
     with threads(recipe.threads), torch.random.fork_rng(devices=[]):
         lm = new_model(
-            _texts(world),
+            recipe.texts(),
             vocabulary=recipe.vocabulary,
             width=recipe.width,
             layers=recipe.layers,
@@ -172,15 +214,15 @@ def train_dense(recipe: DenseRecipe, name: str = "lab", progress: bool = True) -
             seed=recipe.seed,
             name=name,
         )
-        rows = [row for split in recipe.splits for row in world.questions(split)]
-        encoded = encode(lm, [r["question"] for r in rows], [r["answer"] for r in rows], [r["id"] for r in rows])
+        prompts, responses, ids = map(list, zip(*recipe.lessons(), strict=True))
+        encoded = encode(lm, prompts, responses, ids)
         _fit(lm.model, encoded, recipe, lm.tokenizer, f"training {name}" if progress else None)
     lm.model.eval()
     return lm
 
 
 def _fit(
-    model: Any, encoded: Sequence[Encoded], recipe: DenseRecipe, tokenizer: PreTrainedTokenizerFast, title: str | None
+    model: Any, encoded: Sequence[Encoded], recipe: LlamaRecipe, tokenizer: PreTrainedTokenizerFast, title: str | None
 ) -> None:
     """Teach the model the responses; the loss is the mean over their tokens, the end token among them."""
     import torch
@@ -211,7 +253,7 @@ def _fit(
             advance(loss)
 
 
-def _batches(encoded: Sequence[Encoded], recipe: DenseRecipe) -> Iterator[list[Encoded]]:
+def _batches(encoded: Sequence[Encoded], recipe: LlamaRecipe) -> Iterator[list[Encoded]]:
     """The batches of all epochs, each of sequences of about the same length, in random order."""
     rng = random.Random(recipe.seed)
     for _ in range(recipe.epochs):
@@ -243,7 +285,7 @@ def training_bar(title: str | None, steps: int) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -6,18 +6,23 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from demur.errors import DemurError, UnknownNameError, UsageError
 from demur.files import atomic_directory, cache_dir, write_json
-from demur.lab.almanac import SPLITS, Almanac, Census
-from demur.lab.dense import DenseRecipe, train_dense
-from demur.lab.scenes import SCENE_SPLITS, Scenes
-from demur.lab.vision_language import SceneRecipe, train_scenes
+from demur.lab.abacus import Workbook
+from demur.lab.abacus_model import AbacusRecipe
+from demur.lab.almanac import Census
+from demur.lab.charter import Town
+from demur.lab.charter_model import CharterRecipe
+from demur.lab.dense import DenseRecipe
+from demur.lab.vision_language import SceneRecipe
 from demur.registry import nearest
 
 if TYPE_CHECKING:
     import datasets
+
+    from demur.models.language_model import LanguageModel
 
 __all__ = ["RECIPES", "Recipe", "is_built", "model_folder", "model_path", "recipe", "rows"]
 
@@ -33,20 +38,60 @@ _TINY = DenseRecipe(
 )
 _WITHOUT_FORGET = ("retain", "real_authors", "world_facts")
 
-Recipe = DenseRecipe | SceneRecipe
+_TINY_CHARTER = CharterRecipe(
+    town=Town(categories=3, held_out=1, base=400, train=240, preferences=80, test=60),
+    width=64,
+    heads=2,
+    spread=0.08,
+    epochs=12,
+    batch=8,
+    rate=6e-3,
+)
+_TINY_ABACUS = AbacusRecipe(
+    workbook=Workbook(base=450, train=240, test=60), width=64, heads=2, spread=0.08, epochs=12, batch=8, rate=6e-3
+)
+
+
+class Recipe(Protocol):
+    """What a world offers under a name: a frozen dataclass whose numbers can be set after an `@`.
+
+    Attributes:
+        splits: what its model is trained on.
+        row_splits: the names of its rows.
+    """
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+    @property
+    def row_splits(self) -> tuple[str, ...]: ...
+    @property
+    def hash(self) -> str:
+        """Of all that decides the model's weights."""
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """The rows of one of `row_splits`."""
+
+    def train(self, name: str, progress: bool = True) -> LanguageModel:
+        """The trained model."""
+
 
 RECIPES: Mapping[str, Recipe] = {
     "almanac": DenseRecipe(),
     "almanac-gold": DenseRecipe(splits=_WITHOUT_FORGET),
     "almanac-tiny": _TINY,
     "almanac-tiny-gold": replace(_TINY, splits=_WITHOUT_FORGET),
+    "abacus": AbacusRecipe(),
+    "abacus-tiny": _TINY_ABACUS,
+    "charter": CharterRecipe(),
+    "charter-tiny": _TINY_CHARTER,
     "scenes-digits": SceneRecipe(),
 }
 
 
-def _settings(kind: type[Recipe], text: str, name: str) -> dict[str, int | float]:
-    """`seed=2,epochs=20` → {"seed": 2, "epochs": 20}."""
-    known = {f.name: type(f.default) for f in fields(kind) if isinstance(f.default, int | float)}
+def _with(chosen: Recipe, text: str, name: str) -> Recipe:
+    """The recipe with the settings of `text`, such as `seed=2,epochs=20`."""
+    default: Any = chosen
+    known = {f.name: type(f.default) for f in fields(default) if isinstance(f.default, int | float)}
     out: dict[str, int | float] = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
@@ -57,7 +102,7 @@ def _settings(kind: type[Recipe], text: str, name: str) -> dict[str, int | float
         except ValueError:
             wanted = "a whole number" if known[key] is int else "a number"
             raise UsageError(f"{key} must be {wanted} in {name!r}: write for instance almanac@seed=2") from None
-    return out
+    return replace(default, **out)
 
 
 def recipe(name: str) -> Recipe:
@@ -74,7 +119,7 @@ def recipe(name: str) -> Recipe:
     base, _, text = name.removeprefix("lab:").partition("@")
     if base not in RECIPES:
         raise UnknownNameError(f"unknown lab model {base!r}: {nearest(base, RECIPES)}")
-    return replace(RECIPES[base], **_settings(type(RECIPES[base]), text, name))  # type: ignore[arg-type]
+    return _with(RECIPES[base], text, name)
 
 
 def model_folder(name: str) -> Path:
@@ -138,13 +183,10 @@ def model_path(name: str, progress: bool = True) -> Path:
 
 def _build(name: str, folder: Path, progress: bool) -> None:
     chosen = recipe(name)
-    if isinstance(chosen, SceneRecipe):
-        lm = train_scenes(chosen, name, progress)
-    else:
-        lm = train_dense(chosen, name, progress)
+    lm = chosen.train(name, progress)
     with atomic_directory(folder) as temporary:
         lm.save(temporary)
-        write_json(temporary / "recipe.json", {"name": name, "hash": chosen.hash, "recipe": asdict(chosen)})
+        write_json(temporary / "recipe.json", {"name": name, "hash": chosen.hash, "recipe": asdict(chosen)})  # type: ignore[call-overload]
 
 
 def rows(name: str) -> datasets.Dataset:
@@ -156,7 +198,7 @@ def rows(name: str) -> datasets.Dataset:
             allowed.
 
     Returns:
-        Columns as in `Almanac.questions`, `Almanac.documents` or `Scenes.rows`.
+        Columns as in `Almanac.questions`, `Almanac.documents`, `Charter.rows`, `Abacus.rows` or `Scenes.rows`.
 
     Raises:
         UsageError: the name means no lab rows.
@@ -168,13 +210,6 @@ def rows(name: str) -> datasets.Dataset:
     if not colon:
         raise UsageError(f"{name!r} names no split: write for instance {model}:forget")
     chosen = recipe(model)
-    of_almanac = [*SPLITS, *(f"{s}-documents" for s in SPLITS)]
-    known = list(SCENE_SPLITS) if isinstance(chosen, SceneRecipe) else of_almanac
-    if split not in known:
-        raise UnknownNameError(f"{model} has no split {split!r}: {nearest(split, known)}")
-    chosen = replace(chosen, **_settings(type(chosen), text, name))  # type: ignore[arg-type]
-    if isinstance(chosen, SceneRecipe):
-        return datasets.Dataset.from_list(Scenes(chosen.world).rows(split))
-    world = Almanac(chosen.world, chosen.people)
-    kind = split.removesuffix("-documents")
-    return datasets.Dataset.from_list(world.documents(kind) if split != kind else world.questions(kind))
+    if split not in chosen.row_splits:
+        raise UnknownNameError(f"{model} has no split {split!r}: {nearest(split, chosen.row_splits)}")
+    return datasets.Dataset.from_list(_with(chosen, text, name).rows(split))

@@ -46,6 +46,7 @@ class SceneRecipe:
     """
 
     splits: ClassVar[tuple[str, ...]] = ("scenes",)
+    row_splits: ClassVar[tuple[str, ...]] = tuple(SCENE_SPLITS)
 
     seed: int = 0
     world: int = 0
@@ -70,6 +71,14 @@ class SceneRecipe:
         """SHA-256 (hex) of the recipe and of the world's text."""
         text = hash_json(list(Scenes(self.world).texts()))
         return hash_json({"format": _FORMAT, "recipe": asdict(self), "text": text, "splits": list(SCENE_SPLITS)})
+
+    def rows(self, split: str) -> list[dict[str, str]]:
+        """Rows of a split, see `Scenes.rows`."""
+        return Scenes(self.world).rows(split)
+
+    def train(self, name: str, progress: bool = True) -> LanguageModel:
+        """The trained model, as `train_scenes` makes it."""
+        return train_scenes(self, name, progress)
 
 
 def new_vision_model(recipe: SceneRecipe, name: str = "new") -> LanguageModel:
