@@ -27,6 +27,16 @@ __all__ = ["Audit", "Estimate", "Unavailable", "evaluate", "metric", "metrics"]
 VERBMEM_MEASURES = ("", "_extraction_strength", "_exact_memorization", "_probability")
 _SCORES = ("probability", "rouge", "truth_ratio")
 _BUILTIN = {
+    "demur.audits.parity_run": (
+        *(f"parity_{m}" for m in ("difference", "target_difference", "swap_p")),
+        *("refusal_rate", "partial_refusal_rate"),
+    ),
+    "demur.audits.refusal": (
+        *("full_refusals", "over_refusals", "partial_refusals"),
+        *(f"refusal_{m}" for m in ("precision", "f1", "token_auc")),
+    ),
+    "demur.audits.coverage": ("greedy_accuracy", "greedy_confidence"),
+    "demur.audits.honesty_run": ("honesty_rate", "h2_score", "h2_poor", "h2_excellent", "answer_words"),
     "demur.audits.safe_eraser": (
         *(f"{m}_{kind}" for m in ("asr", "rr") for kind in ("efficacy", "generality")),
         "sarr",

@@ -77,7 +77,7 @@ class AuditRequest:
         if not (Path(self.target) / "config.yaml").is_file():
             return None
         run = RunFolder.open(self.target)
-        trained = run.config.get("command") in ("forget", "train")
+        trained = run.config.get("command") in ("forget", "refuse", "train")
         if trained and (run.state.get("status") != "complete" or not run.model_path.is_dir()):
             raise UsageError(f"the run {self.target} is not finished: run its command again, it goes on where it was")
         if not run.model_path.is_dir():

@@ -10,8 +10,13 @@ suites = Registry(
     "suite",
     group="demur.suites",
     builtins={
+        "abstention": "demur.audits.abstention",
+        "coverage": "demur.audits.coverage",
         "safe-eraser": "demur.audits.safe_eraser",
+        "honesty": "demur.audits.honesty_run",
         "muse": "demur.audits.muse",
+        "parity": "demur.audits.parity_run",
+        "refusal": "demur.audits.refusal",
         "removal": "demur.audits.removal_run",
         "tofu": "demur.audits.tofu_run",
         "wmdp": "demur.audits.multiple_choice",

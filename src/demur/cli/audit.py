@@ -198,7 +198,7 @@ def _print(done: Sequence[tuple[RunFolder, Sequence[Any]]]) -> None:
     """One table: the numbers of each run's model, then those of the models that they share."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     own = [reports[0] for _, reports in done]
     names = [folder.name for folder, _ in done]
     if len(set(names)) < len(names):

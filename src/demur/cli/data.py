@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from demur.cli import options
+
+if TYPE_CHECKING:
+    from demur.models import LanguageModel
 
 __all__ = ["app"]
 
@@ -102,6 +105,148 @@ def alternates(
         )
     write_rows(out, made)
     typer.echo(f"{out}: {len(made)} rows with {n} other answers each")
+
+
+@app.command("build")
+def build(
+    method: Annotated[
+        str | None, typer.Argument(metavar="METHOD", show_default=False, help="What the rows are to teach by.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="ROWS", help="Plain rows.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; a method of several stages writes a folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model that is to be taught, for methods that ask it first.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the method; may be repeated.")
+    ] = None,
+    seed: options.Seed = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the methods with their options, and stop.")] = False,
+    template: options.Template = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    trust_remote_code: options.TrustRemoteCode = None,
+) -> None:
+    """Write the rows that a method of `demur refuse` trains on, to look at them or to train elsewhere.
+
+    Example: demur data build derta --data lab:charter:train --out derta.jsonl
+    """
+    from demur.data import read_rows, write_rows
+    from demur.errors import UsageError
+    from demur.files import require_writable
+    from demur.models import load_model
+    from demur.training import progress_bar
+    from demur.training.refusal import Lesson, plan_stages, refusal_methods
+
+    if list_:
+        for name in refusal_methods.names():
+            component = refusal_methods.get(name)
+            typer.echo(f"{name} (arXiv {component.facts['paper']}): {component.summary}")
+            needs = [*component.facts["columns"], *(["a model"] if component.facts["model"] else [])]
+            given = ", ".join(f"{key}={value}" for key, value in component.options.items()) or "none"
+            typer.echo(f"    needs {', '.join(needs)}; options: {given}")
+        typer.echo("Any objective on rows or on pairs is a method too: demur objectives")
+        return
+    if method is None or data is None or out is None:
+        raise UsageError("pass METHOD, --data ROWS and --out FILE, or --list")
+    if out.exists():
+        raise UsageError(f"{out} exists: choose another --out or remove it")
+    require_writable(out)
+
+    def load() -> LanguageModel:
+        if model is None:
+            raise UsageError(f"method {method!r} asks the model that is to be taught: pass --model")
+        return load_model(
+            model,
+            template=template or "auto",
+            dtype=dtype or "auto",
+            device=device or "auto",
+            trust_remote_code=bool(trust_remote_code),
+        )
+
+    with progress_bar() as bar:
+        task = bar.add_task("building rows", total=None, note="")
+        lesson = Lesson(
+            read_rows(data),
+            data,
+            seed or 0,
+            load,
+            lambda done, total, what: bar.update(task, description=what, completed=done, total=total),
+        )
+        stages = plan_stages(lesson, method, options.key_values(option or ()))
+    for number, stage in enumerate(stages, 1):
+        file = out if len(stages) == 1 else out / f"{number}-{stage.objective}.jsonl"
+        write_rows(file, stage.rows)
+        for note in stage.notes:
+            typer.echo(f"note: {note}")
+        typer.echo(f"{file}: {len(stage.rows)} rows for objective {stage.objective}")
+
+
+@app.command("sample")
+def sample(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model whose right answers are collected.")],
+    data: Annotated[str, typer.Option(metavar="ROWS", help="Questions with their known answers.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    strategy: Annotated[
+        str, typer.Option(help="prop2diff (more right answers to harder questions) or uniform.")
+    ] = "prop2diff",
+    k: Annotated[int, typer.Option(help="Right answers to the hardest question, or to every one.")] = 8,
+    budget: Annotated[int, typer.Option(show_default="k decides", help="Right answers in all.")] = 0,
+    difficulty_samples: Annotated[int, typer.Option(help="Answers that a question's difficulty is told by.")] = 40,
+    max_trials: Annotated[int, typer.Option(help="Answers to one question at most.")] = 2048,
+    temperature: Annotated[float, typer.Option(help="Of the sampling, above 0.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Share of the probability that is sampled from.")] = 0.95,
+    max_new_tokens: Annotated[int, typer.Option(help="An answer's length at most.")] = 200,
+    batch_size: Annotated[int, typer.Option(help="Prompts in one batch.")] = 32,
+    seed: options.Seed = None,
+    template: options.Template = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    trust_remote_code: options.TrustRemoteCode = None,
+) -> None:
+    """Collect a model's right answers, more of them to harder questions; a killed run goes on where it stopped.
+
+    Every draw is kept in OUT.draws until the rows are written.
+
+    Example: demur data sample MODEL --data questions.jsonl --strategy prop2diff --k 8 --out rows.jsonl
+    """
+    given = dict(locals())
+    from demur.data import read_rows, write_rows
+    from demur.data.builders.draws import discard_draws
+    from demur.errors import UsageError
+    from demur.files import require_writable
+    from demur.models import load_model
+    from demur.training import progress_bar
+    from demur.training.refusal.dart import SampleSettings, sample_answers
+
+    if out.exists():
+        raise UsageError(f"{out} exists: choose another --out or remove it")
+    require_writable(out)
+    settings = SampleSettings(**{name: given[name] for name in SampleSettings.__dataclass_fields__})
+    rows = read_rows(data)
+    lm = load_model(
+        model,
+        template=template or "auto",
+        dtype=dtype or "auto",
+        device=device or "auto",
+        trust_remote_code=bool(trust_remote_code),
+    )
+    draws = out.with_name(f"{out.name}.draws")
+    with progress_bar() as bar:
+        task = bar.add_task("sampling", total=None, note="")
+        collected, report, _ = sample_answers(
+            lm,
+            rows,
+            settings,
+            draws,
+            seed=seed or 0,
+            progress=lambda done, total, what: bar.update(task, description=what, completed=done, total=total),
+        )
+    write_rows(out, collected)
+    discard_draws(draws)
+    for note in report.sentences():
+        typer.echo(f"note: {note}")
+    typer.echo(f"{out}: {len(collected)} rows")
 
 
 @app.command("muse-layout")

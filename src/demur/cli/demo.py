@@ -41,7 +41,7 @@ def demo(
     require_writable(out)
     torch.set_num_threads(1)  # models this small lose more to a second thread than they gain
     started = time.monotonic()
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
 
     def say(text: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.0f} s[/] {text}")

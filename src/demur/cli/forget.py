@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from demur.cli import options
 __all__ = ["forget"]
 
 
+@options.with_training
 def forget(
     out: options.RunOut,
     model: options.Model = None,
@@ -61,31 +62,8 @@ def forget(
         bool | None,
         typer.Option(show_default=False, help="Accept forget rows that are in retain too."),
     ] = None,
-    lora: options.Lora = None,
-    lora_alpha: options.LoraAlpha = None,
-    lora_targets: options.LoraTargets = None,
-    lora_init: options.LoraInit = None,
-    reference: Annotated[
-        str | None, typer.Option(show_default="cached", help="Reference scores: cached, or adapter (switched off).")
-    ] = None,
-    trainable: options.Trainable = None,
-    learning_rate: options.LearningRate = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    accumulate: options.Accumulate = None,
-    warmup: options.Warmup = None,
-    schedule: options.Schedule = None,
-    weight_decay: options.WeightDecay = None,
-    bf16: options.Bf16 = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    seed: options.Seed = None,
-    save_steps: options.SaveSteps = None,
-    template: options.Template = None,
-    chunk_length: options.ChunkLength = None,
     trajectory: Annotated[bool, typer.Option(help="Measure forget and retain probability after every epoch.")] = True,
-    recipe: options.Recipe = None,
-    trust_remote_code: options.TrustRemoteCode = None,
+    **training: Any,
 ) -> None:
     """Make a model forget some rows and keep others.
 

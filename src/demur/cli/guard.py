@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from demur.cli import options
+from demur.cli.dial import calibrate, curve, numbers, open_taught
 
 if TYPE_CHECKING:
-    from demur.guards import Explanation, Guard
+    from demur.guards import Explanation, RefusalTokenGuard
+    from demur.models import Engine
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Guard a model at inference time; its weights stay as they are.", no_args_is_help=True)
+app.command("curve")(curve)
+app.command("calibrate")(calibrate)
 
-_Folder = Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False, help="Folder of a fitted guard.")]
+_Folder = Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False, help="Folder of a guard.")]
 _Model = Annotated[
     str | None, typer.Option("--model", show_default="the one it was fitted on", help="Where the model is now.")
 ]
@@ -87,20 +92,41 @@ def fit(
 
 @app.command("ask")
 def ask(
-    folder: _Folder,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", show_default=False, help="Folder of a guard, or run or model with refusal tokens."
+        ),
+    ],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", show_default=False, help="What to ask.")],
-    explain: Annotated[bool, typer.Option("--explain", help="Say what was looked up and kept back.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what was looked up and kept back, or which token came first.")
+    ] = False,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[CATEGORY=]NUMBER", help="With refusal tokens: probability from which to refuse."),
+    ] = None,
     model: _Model = None,
     max_new_tokens: _Longest = 200,
 ) -> None:
-    """Ask a guarded model.
+    """Ask a guarded model, or one with refusal tokens.
 
     Example: demur guard ask guards/almanac "Who wrote The Amber Key?" --explain
     """
+    from demur.errors import UsageError
+    from demur.guards import Guard, RefusalTokenGuard
+
     guard = _open(folder, model)
+    if threshold:
+        if not isinstance(guard, RefusalTokenGuard):
+            raise UsageError(f"--threshold is for models with refusal tokens, and {folder} is another guard")
+        dial = dataclasses.replace(guard.dial, threshold=numbers(threshold, "--threshold"))
+        guard = RefusalTokenGuard(guard.engine, guard.config, dial)
     for prompt in prompts:
-        if explain:
+        if explain and isinstance(guard, Guard):
             _print(guard.explain(prompt, max_new_tokens))
+        elif explain and isinstance(guard, RefusalTokenGuard):
+            _print_token(guard, prompt, max_new_tokens)
         else:
             typer.echo(guard.generate([prompt], max_new_tokens=max_new_tokens)[0].text)
 
@@ -124,9 +150,14 @@ def check(
 
     from demur.audits import wilson
     from demur.data import question_answer, read_rows
-    from demur.guards import find_phrase
+    from demur.errors import UsageError
+    from demur.guards import Guard, find_phrase
 
     guard = _open(folder, model)
+    if not isinstance(guard, Guard):
+        raise UsageError(
+            f"{folder} forbids no phrases that could be checked: audit it with demur audit --guard {folder}"
+        )
     prompts = question_answer(read_rows(rows))[0] if rows else [item.question for item in guard.items]
     phrases = {p: None for item in guard.items for p in item.phrases}
     own = {item.question: item.phrases for item in guard.items}
@@ -147,25 +178,42 @@ def check(
     for name, count in counts.items():
         low, high = wilson(count, len(prompts))
         table.add_row(name, f"{count / len(prompts):.3f} [dim]\\[{low:.3f}, {high:.3f}][/dim]", str(len(prompts)))
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
-def _open(folder: Path, model: str | None) -> Guard:
+def _open(folder: Path, model: str | None) -> Engine:
+    """The guard in a folder around its model; a run or model with refusal tokens is its own guard."""
     from demur.errors import UsageError
-    from demur.guards import Guard
-    from demur.guards.registry import read_guard_file
-    from demur.models import load_model
+    from demur.guards import RefusalDial, open_guard
+    from demur.guards.registry import GUARD_FILE, read_guard_file
+    from demur.models import LocalEngine, load_model
 
+    if not (folder / GUARD_FILE).is_file() and ((folder / "config.json").is_file() or (folder / "model").is_dir()):
+        return open_taught(str(folder), RefusalDial())
     said = read_guard_file(folder).get("model")
     if not isinstance(said, dict):
         raise UsageError(f"{folder} was not fitted on a model of this machine: load it in Python, around its engine")
-    return Guard.load(folder, load_model(model or said["name"], template=said["template"]))
+    return open_guard(folder, LocalEngine(load_model(model or said["name"], template=said["template"])))
+
+
+def _print_token(guard: RefusalTokenGuard, prompt: str, max_new_tokens: int) -> None:
+    """The answer, the token it began with, and how likely every refusal token was."""
+    from demur.guards import RefusalGeneration
+
+    (answer,) = guard.generate([prompt], max_new_tokens=max_new_tokens)
+    assert isinstance(answer, RefusalGeneration)
+    scores = guard.refusal_scores([prompt]).biased(guard.dial.logit_bias)
+    likely = ((name, float(p)) for name, p in zip(scores.config.categories, scores.refuse[0], strict=True))
+    typer.echo(f"answer:     {answer.text}\ntoken:      {answer.token}")
+    typer.echo(f"respond:    {scores.respond[0]:.4f}")
+    for name, p in sorted(likely, key=lambda item: -item[1]):
+        typer.echo(f"{name + ':':<12}{p:.4f}")
 
 
 def _print(found: Explanation) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
 
     def say(label: str, text: object) -> None:
         console.print(f"{label + ':':<12}{text}", markup=False, highlight=False, soft_wrap=True)

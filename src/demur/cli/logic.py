@@ -126,7 +126,7 @@ def _print(structure: PreferenceStructure, formulas: tuple[str, str, str], at: s
 
     from demur.objectives.preference_logic import assignments, compile_loss, known_name, log_ratio
 
-    console = Console()
+    console = Console(emoji=False)
     name = known_name(structure)
     console.print(f"[bold]{name}[/]" if name else "[bold]a loss without a published name[/]")
     for what, formula in zip(("core", "condition", "additive"), formulas, strict=True):

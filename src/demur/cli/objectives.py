@@ -42,4 +42,4 @@ def objectives(
         }
         listed = "; ".join(f"{fact}: {value}" for fact, value in facts.items() if value)
         table.add_row(f"[bold]{each}[/]", f"{escape(component.summary)}\n[dim]{escape(listed)}[/]")
-    Console().print(table)
+    Console(emoji=False).print(table)

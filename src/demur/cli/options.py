@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -11,38 +13,24 @@ import typer
 from demur.errors import UsageError
 
 if TYPE_CHECKING:
-    from demur.training import ForgetSettings, TrainSettings
+    from demur.training import ForgetSettings, RefuseSettings, TrainSettings
 
-    Settings = TypeVar("Settings", ForgetSettings, TrainSettings)
+    Settings = TypeVar("Settings", ForgetSettings, RefuseSettings, TrainSettings)
 
 __all__ = [
-    "Accumulate",
-    "BatchSize",
-    "Bf16",
-    "ChunkLength",
     "Device",
     "Dtype",
-    "Epochs",
-    "LearningRate",
-    "Lora",
-    "LoraAlpha",
-    "LoraInit",
-    "LoraTargets",
     "Model",
     "ObjectiveOption",
     "Recipe",
     "RunOut",
-    "SaveSteps",
-    "Schedule",
     "Seed",
     "Template",
-    "Trainable",
     "TrustRemoteCode",
-    "Warmup",
-    "WeightDecay",
     "key_values",
     "parse_seeds",
     "settings_from",
+    "with_training",
 ]
 
 # An option that is not given is None, so that a recipe's value stays; what is shown is the setting's own default.
@@ -62,6 +50,13 @@ LoraAlpha = Annotated[float | None, typer.Option(show_default="the rank times tw
 LoraInit = Annotated[
     str | None,
     typer.Option(help="Start adapters as a part of the weights: fila (what the forget rows alone need) or pissa."),
+]
+LoraTokens = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TOKEN", help="A new token whose vectors train in full beside adapters; may be repeated."),
+]
+Reference = Annotated[
+    str | None, typer.Option(show_default="cached", help="Reference scores: cached, or adapter (switched off).")
 ]
 Trainable = Annotated[
     str | None,
@@ -96,18 +91,67 @@ Recipe = Annotated[Path | None, typer.Option(help="YAML file of settings, for in
 TrustRemoteCode = Annotated[bool | None, typer.Option(show_default=False, help="Run code that comes with the model.")]
 
 
+_TRAINING = {
+    "lora": Lora,
+    "lora_alpha": LoraAlpha,
+    "lora_targets": LoraTargets,
+    "lora_init": LoraInit,
+    "lora_tokens": LoraTokens,
+    "reference": Reference,
+    "trainable": Trainable,
+    "learning_rate": LearningRate,
+    "epochs": Epochs,
+    "batch_size": BatchSize,
+    "accumulate": Accumulate,
+    "warmup": Warmup,
+    "schedule": Schedule,
+    "weight_decay": WeightDecay,
+    "bf16": Bf16,
+    "dtype": Dtype,
+    "device": Device,
+    "seed": Seed,
+    "save_steps": SaveSteps,
+    "template": Template,
+    "chunk_length": ChunkLength,
+    "recipe": Recipe,
+    "trust_remote_code": TrustRemoteCode,
+}
+
+
+def with_training(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of every training run after its own; it takes them as keyword arguments."""
+    signature = inspect.signature(verb, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _TRAINING.items()
+    ]
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **given: Any) -> None:
+        verb(*args, **given)
+
+    parameters = [*own, *shared]
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapped
+
+
 def settings_from(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     """Settings from a verb's arguments: those that are settings, over those of the recipe.
 
     Args:
         kind: what to make.
-        given: the verb's arguments by name, with `recipe` and `option` among them.
+        given: the verb's arguments by name, with `recipe` and `option` among them; `training` holds those that
+            `with_training` adds.
 
     Raises:
         UsageError: the recipe cannot be read, or a setting is unknown, missing or out of range.
     """
-    settings = {name: given[name] for name in kind.model_fields if name in given}
-    return kind.make(given["recipe"], objective_options=key_values(given["option"] or ()) or None, **settings)
+    given = {**given, **given["training"]}
+    settings = {name: given[name] for name in kind.model_fields if name in given and given[name] != []}
+    named = next(name for name in ("objective_options", "method_options") if name in kind.model_fields)
+    return kind.make(given["recipe"], **{named: key_values(given["option"] or ()) or None}, **settings)
 
 
 def key_values(pairs: Sequence[str], option: str = "--option") -> dict[str, Any]:

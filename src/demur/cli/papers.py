@@ -57,6 +57,6 @@ def papers(
         if paper.entry_points:
             text += f"\n[green]{escape(', '.join(paper.entry_points))}[/]"
         table.add_row(place, text)
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     console.print(f"{len(found)} of {len(all_papers())} papers")

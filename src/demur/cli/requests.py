@@ -211,7 +211,7 @@ def status(
     else:
         from rich.console import Console
 
-        Console().print(_table(standings) if standings else "no requests yet")
+        Console(emoji=False).print(_table(standings) if standings else "no requests yet")
     late = [str(s.request.id) for s in standings if s.overdue]
     if check and late:
         typer.echo(f"demur: overdue: request {', '.join(late)}", err=True)

@@ -54,7 +54,7 @@ def list_studies(as_json: Annotated[bool, typer.Option("--json", help="Print as 
     for row in rows:
         seeds = " ".join(map(str, row["seeds"]))
         table.add_row(row["study"], row["paper"], row["part"], seeds, f"{row['minutes_per_seed']:g}", row["summary"])
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 def _claims_table(part: PartResult) -> Table:
@@ -81,7 +81,7 @@ def _print_result(result: StudyResult) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console()
+    console = Console(emoji=False)
     for part in result.parts:
         seeds = ", ".join(map(str, part.seeds))
         colour = _COLOURS[part.verdict]

@@ -139,7 +139,7 @@ def _show(done: Sweep) -> None:
             cells.append("–" if value is None else f"{number(value.mean)} [dim]{escape(span(value))}[/]")
         label = escape(point.configuration.label)
         table.add_row(str(point.number), label, *cells, str(len(point.trials)), verdict(point))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     counts = done.trials["status"].value_counts()
     console.print(", ".join(f"{counts[status]} {status}" for status in counts.index), highlight=False)

@@ -35,7 +35,7 @@ def watcher(whole_name: str, before: str = "measured before") -> Iterator[Callab
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim"),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with Progress(*columns, console=console, transient=True) as bars:
         whole = bars.add_task(whole_name, total=None, note="")
         shares: dict[str, float] = {}

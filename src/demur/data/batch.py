@@ -27,6 +27,7 @@ class Encoded:
         images: files of the prompt's pictures, in order; their places in `input_ids` are as many tokens long as the
             model gives a picture.
         pixels: reads them, as (images, channels, height, width); None without pictures.
+        targets: the labels, where they are not the response's own tokens: as many as these, -100 for none.
     """
 
     input_ids: list[int]
@@ -34,6 +35,7 @@ class Encoded:
     id: str = ""
     images: tuple[str, ...] = ()
     pixels: Callable[[], Tensor] | None = field(default=None, compare=False, repr=False)
+    targets: tuple[int, ...] | None = None
 
     @property
     def first_label(self) -> int:
@@ -44,6 +46,13 @@ class Encoded:
     def label_ids(self) -> list[int]:
         """The response's tokens."""
         return self.input_ids[self.prompt_length :]
+
+    @property
+    def label_count(self) -> int:
+        """Labels that can be predicted."""
+        if self.targets is None:
+            return len(self.input_ids) - self.first_label
+        return sum(label != IGNORE for label in self.targets[self.first_label - self.prompt_length :])
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,8 @@ def collate(encoded: Sequence[Encoded], pad_id: int, side: Literal["right", "lef
         tokens = torch.tensor(item.input_ids, dtype=torch.long)
         input_ids[row, start : start + n] = tokens
         attention_mask[row, start : start + n] = 1
-        labels[row, start + item.prompt_length : start + n] = tokens[item.prompt_length :]
+        said = tokens[item.prompt_length :] if item.targets is None else torch.tensor(item.targets)
+        labels[row, start + item.prompt_length : start + n] = said
     # A label needs a token before it to be predicted from.
     labels.masked_fill_(attention_mask.cumsum(1) <= 1, IGNORE)
     pixels = [e.pixels() for e in encoded if e.pixels is not None]

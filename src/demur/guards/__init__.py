@@ -7,26 +7,43 @@ from demur.lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
+        "AlignedPrefill": "prefill",
+        "CuriosityPrompting": "curiosity",
+        "CuriosityTemplates": "curiosity",
         "Dropped": "beam_search",
         "Explanation": "guard",
         "FitReport": "detector",
+        "ForcedRefusal": "prefill",
         "ForbiddenPhraseLogitsProcessor": "logits_processor",
         "ForgetItem": "memory",
         "Guard": "guard",
         "MeanEmbedding": "encoders",
         "PhraseTrie": "trie",
+        "Calibration": "refusal_calibration",
+        "NEVER": "refusal_calibration",
+        "RefusalCurve": "refusal_calibration",
+        "RefusalDial": "refusal_scores",
+        "RefusalGeneration": "refusal_tokens",
+        "RefusalScores": "refusal_scores",
+        "RefusalTokenConfig": "refusal_tokens",
+        "RefusalTokenGuard": "refusal_tokens",
         "Restriction": "restriction",
         "TfidfEncoder": "encoders",
+        "calibrate": "refusal_calibration",
+        "choose_tokens": "refusal_scores",
         "find_phrase": "phrases",
         "guards": "registry",
         "key_phrases": "phrases",
         "open_guard": "registry",
         "prompt_embeddings": "detector",
+        "refusal_curve": "refusal_calibration",
     },
 )
 
 if TYPE_CHECKING:
     from demur.guards.beam_search import Dropped as Dropped
+    from demur.guards.curiosity import CuriosityPrompting as CuriosityPrompting
+    from demur.guards.curiosity import CuriosityTemplates as CuriosityTemplates
     from demur.guards.detector import FitReport as FitReport
     from demur.guards.detector import prompt_embeddings as prompt_embeddings
     from demur.guards.encoders import MeanEmbedding as MeanEmbedding
@@ -37,6 +54,19 @@ if TYPE_CHECKING:
     from demur.guards.memory import ForgetItem as ForgetItem
     from demur.guards.phrases import find_phrase as find_phrase
     from demur.guards.phrases import key_phrases as key_phrases
+    from demur.guards.prefill import AlignedPrefill as AlignedPrefill
+    from demur.guards.prefill import ForcedRefusal as ForcedRefusal
+    from demur.guards.refusal_calibration import NEVER as NEVER
+    from demur.guards.refusal_calibration import Calibration as Calibration
+    from demur.guards.refusal_calibration import RefusalCurve as RefusalCurve
+    from demur.guards.refusal_calibration import calibrate as calibrate
+    from demur.guards.refusal_calibration import refusal_curve as refusal_curve
+    from demur.guards.refusal_scores import RefusalDial as RefusalDial
+    from demur.guards.refusal_scores import RefusalScores as RefusalScores
+    from demur.guards.refusal_scores import choose_tokens as choose_tokens
+    from demur.guards.refusal_tokens import RefusalGeneration as RefusalGeneration
+    from demur.guards.refusal_tokens import RefusalTokenConfig as RefusalTokenConfig
+    from demur.guards.refusal_tokens import RefusalTokenGuard as RefusalTokenGuard
     from demur.guards.registry import guards as guards
     from demur.guards.registry import open_guard as open_guard
     from demur.guards.restriction import Restriction as Restriction

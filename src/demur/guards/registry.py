@@ -16,7 +16,15 @@ __all__ = ["GUARD_FILE", "guards", "open_guard", "read_guard_file"]
 
 GUARD_FILE = "guard.json"
 
-guards = Registry("guard", group="demur.guards", builtins={"guard": "demur.guards.saving"})
+guards = Registry(
+    "guard",
+    group="demur.guards",
+    builtins={
+        "curiosity": "demur.guards.curiosity",
+        "guard": "demur.guards.saving",
+        "refusal-tokens": "demur.guards.refusal_tokens",
+    },
+)
 """Every kind of guard that can be saved: a function that takes a folder and an engine and returns the engine guarded.
 The folder's `guard.json` names the kind under `kind`."""
 

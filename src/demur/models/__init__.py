@@ -21,6 +21,7 @@ __all__, __getattr__, __dir__ = attach(
         "StoredScores": "scored",
         "TokenStats": "token_statistics",
         "alternate_answers": "alternates",
+        "answer_states": "prefixes",
         "decoder_layers": "activations",
         "edit": "activations",
         "encode": "chat",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from demur.models.language_model import resolve_model as resolve_model
     from demur.models.local_engine import LocalEngine as LocalEngine
     from demur.models.openai_engine import OpenAIEngine as OpenAIEngine
+    from demur.models.prefixes import answer_states as answer_states
     from demur.models.scored import Scored as Scored
     from demur.models.scored import StoredScores as StoredScores
     from demur.models.scored import joint_score as joint_score

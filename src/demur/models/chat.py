@@ -73,13 +73,14 @@ def _ids(lm: LanguageModel, texts: Sequence[str], pictures: Sequence[Sequence[st
     return ids
 
 
-def _fronts(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Tokens of each rendered prompt; a prompt that occurs again is not tokenised again."""
-    distinct = {_key(p): p for p in prompts}
-    texts = [render(lm.tokenizer, lm.template, _shown(lm, p)) for p in distinct.values()]
+def _fronts(lm: LanguageModel, prompts: Sequence[Prompt], prefills: Sequence[str]) -> list[list[int]]:
+    """Tokens of each rendered prompt with what its answer begins with; one that occurs again is not tokenised again."""
+    keys = [(_key(p), prefill) for p, prefill in zip(prompts, prefills, strict=True)]
+    distinct = dict(zip(keys, prompts, strict=True))
+    texts = [render(lm.tokenizer, lm.template, _shown(lm, p)) + begun for (_, begun), p in distinct.items()]
     ids = _ids(lm, texts, [image_paths(p) for p in distinct.values()])
     known = dict(zip(distinct, ids, strict=True))
-    return [known[_key(p)] for p in prompts]
+    return [known[key] for key in keys]
 
 
 def _key(prompt: Prompt) -> str:
@@ -94,14 +95,18 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[in
             has a picture and the model cannot see.
     """
     check_images(lm, prompts, [str(i) for i in range(len(prompts))])
-    out = _fronts(lm, prompts)
+    out = _fronts(lm, prompts, [""] * len(prompts))
     for row, ids in enumerate(out):
         _check_length(lm, len(ids) + 1, f"prompt {row}")
     return out
 
 
 def encode(
-    lm: LanguageModel, prompts: Sequence[Prompt], responses: Sequence[str], ids: Sequence[str] | None = None
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    ids: Sequence[str] | None = None,
+    prefills: Sequence[str] | None = None,
 ) -> list[Encoded]:
     """Tokens of each prompt with its response, ended by the end-of-text token.
 
@@ -112,6 +117,7 @@ def encode(
         lm: gives tokenizer, template and context length.
         prompts, responses: of equal length.
         ids: names used in messages and carried along; row numbers by default.
+        prefills: text that each answer begins with before its response; it counts as part of the prompt.
 
     Raises:
         UsageError: lengths differ, a sequence is longer than the model's context, the tokenizer has no end-of-text
@@ -124,9 +130,11 @@ def encode(
         raise UsageError(f"the tokenizer of {lm.name} has no end-of-text token: set tokenizer.eos_token")
     names = [str(i) for i in range(len(prompts))] if ids is None else [str(i) for i in ids]
     check_images(lm, prompts, names)
-    fronts = _fronts(lm, prompts)
+    begun = [""] * len(prompts) if prefills is None else prefills
+    fronts = _fronts(lm, prompts, begun)
     shown = [_shown(lm, p) for p in prompts]
-    texts = [_render_with_response(lm.tokenizer, lm.template, p, r) for p, r in zip(shown, responses, strict=True)]
+    answers = [start + rest for start, rest in zip(begun, responses, strict=True)]
+    texts = [_render_with_response(lm.tokenizer, lm.template, p, r) for p, r in zip(shown, answers, strict=True)]
     if lm.images is not None:  # such templates write a space after every turn, which is no part of the answer
         texts = [text if r != r.rstrip() else text.rstrip() for text, r in zip(texts, responses, strict=True)]
     wholes = _ids(lm, texts, [image_paths(p) for p in prompts])

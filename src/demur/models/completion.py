@@ -13,6 +13,7 @@ from demur.data.batch import Encoded
 from demur.data.rows import is_text, question_answer
 from demur.errors import UsageError
 from demur.models.chat import encode
+from demur.models.targets import with_targets
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -103,7 +104,8 @@ def encode_rows(lm: LanguageModel, rows: Dataset, chunk_length: int | None = Non
 
     Args:
         lm: the model that is to read them.
-        rows: a prompt and an answer under either of their names, or only `text`.
+        rows: a prompt and an answer under either of their names, or only `text`. Of an answer's text, `prefill` is
+            read before it and is no label; a `target` is the label at each of the answer's positions instead.
         chunk_length: tokens in a piece of raw text, `CHUNK_LENGTH` by default; 0 keeps each text by itself.
 
     Raises:
@@ -113,7 +115,9 @@ def encode_rows(lm: LanguageModel, rows: Dataset, chunk_length: int | None = Non
         if chunk_length == 0:
             return encode_completion(lm, [""] * len(rows), rows["text"][:], rows["id"][:], max_length=10**6)
         return encode_chunks(lm, rows["text"][:], chunk_length or CHUNK_LENGTH)
-    return encode(lm, *question_answer(rows), rows["id"][:])
+    prefills = [text or "" for text in rows["prefill"][:]] if "prefill" in rows.column_names else None
+    encoded = encode(lm, *question_answer(rows), rows["id"][:], prefills)
+    return with_targets(lm, encoded, rows) if "target" in rows.column_names else encoded
 
 
 def _ids(lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:

@@ -59,13 +59,18 @@ class Head:
             UsageError: the model has no linear output head.
         """
         module = model.get_output_embeddings()  # type: ignore[operator]
+        outer = module
+        if hasattr(module, "token_adapter"):  # peft trains the rows of some tokens beside its adapters
+            module = module.original_module
         if type(module) is not nn.Linear:
             kind = type(module).__name__
             raise UsageError(f"demur needs a plain linear output head, this model's is {kind}: adapt other modules")
         config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
-        return cls(module.weight, module.bias, getattr(config, "final_logit_softcapping", None), float(scale))
+        on = outer is not module and not outer.token_adapter.disable_adapters
+        weight = outer.weight if on else module.weight
+        return cls(weight, module.bias, getattr(config, "final_logit_softcapping", None), float(scale))
 
     def detached(self) -> Head:
         """The same head as a frozen copy that later training leaves alone."""

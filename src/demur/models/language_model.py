@@ -101,6 +101,9 @@ def hash_weights(state: Mapping[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
+_MODEL_FILES = ("config.json", "adapter_config.json")
+
+
 def resolve_model(name: str) -> str:
     """A path or hub name from what the user typed; `lab:almanac` asks the model source `lab` for its folder.
 
@@ -116,10 +119,10 @@ def resolve_model(name: str) -> str:
     if colon and "/" not in scheme:
         raise UsageError(f"unknown model source {scheme!r} in {name!r}: {nearest(scheme, sources)}")
     path = Path(name)
-    if (path / "model" / "config.json").is_file():  # a run folder
+    if any((path / "model" / file).is_file() for file in _MODEL_FILES):  # a run folder
         return str(path / "model")
     if path.is_dir():
-        if not any((path / f).is_file() for f in ("config.json", "adapter_config.json")):
+        if not any((path / file).is_file() for file in _MODEL_FILES):
             raise UsageError(f"{name} is not a model folder: it has no config.json")
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

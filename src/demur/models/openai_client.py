@@ -331,7 +331,7 @@ def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = total < _LONG_RUN or not (console.is_terminal or console.is_jupyter)
     with Progress(*columns, console=console, disable=hidden) as progress:

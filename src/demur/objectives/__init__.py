@@ -1,10 +1,13 @@
 """Losses as pure functions: of tensors (`npo_loss`), and of scored batches (`npo`, registered by name)."""
 
 from demur.objectives.ceu import ceu
+from demur.objectives.dco import dco, dco_approx_loss, dco_factor, dco_loss, dco_step, dco_step_loss
 from demur.objectives.dpo import altpo, dpo, dpo_loss, idkdpo
+from demur.objectives.dpo_sft import dpo_sft, dpo_sft_loss
 from demur.objectives.flat import flat, flat_loss
 from demur.objectives.gradient_ascent import ga, graddiff
 from demur.objectives.inverted_hinge import ihl, inverted_hinge
+from demur.objectives.kto import kto, kto_loss
 from demur.objectives.likelihood import kl, nll, sft
 from demur.objectives.npo import npo, npo_loss
 from demur.objectives.pdu import dual_step, pdu
@@ -24,9 +27,17 @@ __all__ = [
     "ceu",
     "control_vector",
     "cpo",
+    "dco",
+    "dco_approx_loss",
+    "dco_factor",
+    "dco_loss",
+    "dco_step",
+    "dco_step_loss",
     "decoupled",
     "dpo",
     "dpo_loss",
+    "dpo_sft",
+    "dpo_sft_loss",
     "dpop",
     "dual_step",
     "embed_diff",
@@ -40,6 +51,8 @@ __all__ = [
     "inverted_hinge",
     "ipo",
     "kl",
+    "kto",
+    "kto_loss",
     "log_odds",
     "logic",
     "logic_reference",

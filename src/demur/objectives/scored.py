@@ -25,6 +25,10 @@ class Scored(Protocol):
         """(batch,) number of labels in each sequence."""
 
     @property
+    def label_ids(self) -> Tensor:
+        """(labels,) token ids in row-major order of `mask`."""
+
+    @property
     def token_logps(self) -> Tensor:
         """(batch, length) log-probability of each label, in nats."""
 

@@ -57,6 +57,14 @@ class Run:
         """What happened, in order."""
         return self.folder.events()
 
+    @cached_property
+    def preference_steps(self) -> dict[str, list[dict[str, Any]]]:
+        """Logged steps of training on preference pairs, by stage; a run without stages is one, under its own label."""
+        stages = {path.name: RunFolder(path) for path in sorted((self.folder.path / "stages").glob("*"))}
+        found = {name: stage.events() for name, stage in stages.items()} | {self.label: self.events}
+        kept = {name: [e for e in events if "chosen_logps" in e and "step" in e] for name, events in found.items()}
+        return {name: _last_of_each(steps) for name, steps in kept.items() if steps}
+
     def audit(self, role: str) -> dict[str, Any]:
         """What the last audit of a role logged: the model's name, and notes by metric; empty without one."""
         found = [e for e in self.events if e.get("event") == "audit" and e.get("role") == role]
@@ -111,19 +119,25 @@ def read_runs(folders: Sequence[RunFolder]) -> Evidence:
     Models before and gold models with the same numbers count as the same model: runs that share one show it once.
 
     Raises:
-        UsageError: there is no run, a run is named twice, or one has not been audited.
+        UsageError: there is no run, a run is named twice, or one has neither been audited nor trained on preferences.
     """
     if not folders:
         raise UsageError("no run to report on: name at least one run folder")
     labels = _labels([folder.path for folder in folders])
     runs = [_read(folder, label) for folder, label in zip(folders, labels, strict=True)]
-    unaudited = [str(run.folder.path) for run in runs if not run.results.get("run")]
+    unaudited = [str(run.folder.path) for run in runs if not (run.results.get("run") or run.preference_steps)]
     if unaudited:
         first = unaudited[0]
         names = ", ".join(unaudited)
         verb = "has" if len(unaudited) == 1 else "have"
         raise UsageError(f"{names} {verb} no audit results: run `demur audit {first}` first")
     return Evidence(runs, [*_shared(runs, "before"), *_shared(runs, "reference"), *_own(runs)])
+
+
+def _last_of_each(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps in order, each as it was logged last: a run that was killed and went on repeats some."""
+    by_number = {step["step"]: step for step in steps}
+    return [by_number[number] for number in sorted(by_number)]
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from demur.reports.abstention_glossary import describe_abstention
+from demur.reports.coverage_glossary import describe_coverage
+from demur.reports.parity_glossary import describe_parity
+from demur.reports.poisoning_glossary import describe_poisoning
+from demur.reports.refusal_glossary import describe_refusal
 from demur.reports.removal_glossary import describe_removal
 from demur.runs import Better
 
@@ -43,6 +48,7 @@ GROUPS = (
 _BOOTSTRAP = "bootstrap over questions: the 2.5th and 97.5th percentile of the resampled value."
 _ROWS = "bootstrap over forget rows and hold-out rows."
 _FACTS = "bootstrap over facts, the same for all models, and over attack seeds."
+_EXACT = "exact (Clopper–Pearson)."
 _NO_INTERVAL = "none; a p-value already states the uncertainty of its test."
 
 
@@ -232,11 +238,32 @@ def describe(metric: str) -> Description:
         measure = metric.removeprefix(prefix + "_")
         if metric.startswith(prefix + "_") and measure in _MEASURES:
             return _measure(metric, prefix, group, measure)
+    if metric.startswith("abstention/"):
+        label, group, definition, better, interval = describe_abstention(metric.removeprefix("abstention/"))
+        return Description(metric, label, group, better, "share", definition, interval)
+    if metric.startswith("coverage/"):
+        label, group, definition, better, interval = describe_coverage(metric.removeprefix("coverage/"))
+        return Description(metric, label, group, better, "share", definition, interval)
+    if metric.startswith("parity/"):
+        label, group, definition, better, interval = describe_parity(metric.removeprefix("parity/"))
+        return Description(metric, label, group, better, "share", definition, interval)
+    if metric.startswith("poisoning/"):
+        label, group, definition, better = describe_poisoning(metric.removeprefix("poisoning/"))
+        interval = _BOOTSTRAP if metric.endswith("_rouge") else _EXACT
+        return Description(metric, label, group, better, "share", definition, interval)
+    if metric.startswith("refusal/"):
+        label, group, definition, better, interval = describe_refusal(metric.removeprefix("refusal/"))
+        return Description(metric, label, group, better, "share", definition, interval)
     if "/" in metric and metric.startswith(("muse", "wmdp")):
         return _texts_and_choices(metric)
     if metric.removeprefix("safe-eraser/") in _SAFETY:
         label, group, better, definition = _SAFETY[metric.removeprefix("safe-eraser/")]
         return Description(metric, label, group, better, "share", definition)
+    if metric.removeprefix("honesty/") in _HONESTY:
+        label, better, definition = _HONESTY[metric.removeprefix("honesty/")]
+        group = "Summary"
+        exact = metric.endswith(("rate", "poor", "excellent"))
+        return Description(metric, label, group, better, "share", definition, _EXACT if exact else _BOOTSTRAP)
     return Description(metric, metric.replace("_", " "), "Other", "none", "share", "")
 
 
@@ -278,6 +305,17 @@ _SAFETY: dict[str, tuple[str, str, Better, str]] = {
         )
         for name in ("recall", "precision", "f1")
     },
+}
+_HONESTY: dict[str, tuple[str, Better, str]] = {
+    "honesty_rate": (
+        "Honesty rate",
+        "higher",
+        "Share of the judged answers that admit the limit, or correct the mistake, that an honest assistant would.",
+    ),
+    "h2_score": ("H² (mean)", "higher", "Honest helpfulness of the answers, from 1 to 10, as a judge scores it."),
+    "h2_poor": ("H² poor", "lower", "Share of the scored answers with an H² below 4."),
+    "h2_excellent": ("H² excellent", "higher", "Share of the scored answers with an H² of 7 or more."),
+    "answer_words": ("Words an answer", "none", "Mean number of words of an answer; judges may like long ones."),
 }
 _HAZARDS = {"bio": "biology", "chem": "chemistry", "cyber": "cybersecurity"}
 

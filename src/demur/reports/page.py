@@ -18,11 +18,16 @@ from markupsafe import Markup, escape
 import demur
 from demur.errors import UsageError
 from demur.files import atomic_write
+from demur.reports.abstention_view import abstention_views
+from demur.reports.coverage_view import coverage_views
+from demur.reports.displacement_view import displacement_views
 from demur.reports.evidence import Evidence, Model, Role, Run, read_runs
 from demur.reports.glossary import ARROWS, GROUPS, HEADLINE, describe
+from demur.reports.parity_view import parity_views
 from demur.reports.plots import STYLE, Line, Mark, forgetting_plot, marker, quality_plot, quality_scale, trajectory_plot
 from demur.reports.provenance import differing_settings, notices, provenance
 from demur.reports.questions import embed_json, questions_data
+from demur.reports.refusal_view import refusal_views
 from demur.reports.removal_view import removal_data, removal_views
 from demur.reports.suite_sections import main_models, suite_sections
 from demur.reports.tables import footnotes, full_table, headline_table
@@ -101,8 +106,14 @@ def _render(evidence: Evidence) -> str:
     main = [run for run in evidence.runs if any("/" not in name for name in run.results["run"])]
     return environment.get_template("report.html").render(
         title=_title(evidence),
+        kind=_kind(evidence),
         judged=[Judged(run, _judge(evidence, run)) for run in main],
         sections=suite_sections(evidence),
+        abstentions=abstention_views(evidence),
+        coverages=coverage_views(evidence),
+        displacements=displacement_views(evidence),
+        parities=parity_views(evidence),
+        refusals=refusal_views(evidence),
         removals=removal_views(evidence),
         removals_json=Markup(embed_json(removal_data(evidence))),
         rules=Rules().sentences(),
@@ -125,6 +136,11 @@ def _render(evidence: Evidence) -> str:
         script=Markup(script),
         script_digest=digest,
     )
+
+
+def _kind(evidence: Evidence) -> str:
+    forgets = any(run.config.get("command") == "forget" for run in evidence.runs)
+    return "Forgetting report" if forgets else "Audit report"
 
 
 def _title(evidence: Evidence) -> str:

@@ -12,6 +12,12 @@ from demur.reports.tables import Column, Row, Table, cell, missing_reason
 __all__ = ["SuiteSection", "main_models", "suite_sections"]
 
 _TITLES = {
+    "abstention": "Certainty and abstention",
+    "coverage": "Coverage of repeated sampling",
+    "refusal": "Refusals and over-refusals",
+    "honesty": "Honesty and helpfulness",
+    "parity": "Refusals by group",
+    "poisoning": "Poisoning",
     "removal": "Removal or suppression",
     "muse": "MUSE",
     "wmdp": "Multiple choice",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,6 @@ import torch
 from demur.data.batch import Encoded
 from demur.studies.registry import NotMeasured, Progress
 from demur.studies.small_llama import score_rows, small_llama
-
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
 
 __all__ = ["PROMPT", "Shakespeare", "read_text"]
 
@@ -43,17 +41,24 @@ class Shakespeare:
         seed: of weights and batches.
         width: of the two layers.
         steps: batches of 32 windows of 96 characters that it learns from.
+        make: the model from its number of symbols, its width and the seed.
         progress: told of every tenth step.
     """
 
     def __init__(
-        self, seed: int, *, width: int, steps: int, progress: Progress = lambda done, total, note="": None
+        self,
+        seed: int,
+        *,
+        width: int,
+        steps: int,
+        make: Callable[[int, int, int], Any] = small_llama,
+        progress: Progress = lambda done, total, note="": None,
     ) -> None:
         text = read_text()
         self.characters = sorted(set(text))
         place = {c: i for i, c in enumerate(self.characters)}
         self.text = np.array([place[c] for c in text])
-        self.model = small_llama(len(self.characters), width, seed)
+        self.model = make(len(self.characters), width, seed)
         generator = np.random.default_rng(seed)
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-3, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
@@ -74,6 +79,6 @@ class Shakespeare:
         start = generator.integers(len(self.text) * 9 // 10, len(self.text) - length)
         return [int(c) for c in self.text[start : start + length]]
 
-    def copy(self) -> LlamaForCausalLM:
+    def copy(self) -> Any:
         """The model as it was trained, to be trained further."""
         return copy.deepcopy(self.model)

@@ -5,11 +5,17 @@ from demur.lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
+        "AlignIns": "aggregators",
+        "FedAvg": "aggregators",
         "ForgetSettings": "settings",
+        "FreqFed": "aggregators",
+        "MESAS": "aggregators",
+        "MultiKrum": "aggregators",
         "Objective": "objective",
         "ObjectiveTrainer": "trainer",
         "Plan": "plan",
         "ReferenceScores": "references",
+        "RefuseSettings": "settings",
         "TrainSettings": "settings",
         "convert_to_standard_lora": "fila",
         "fila_init": "fila",

@@ -43,6 +43,8 @@ def check_adapters(settings: Settings) -> None:
             f"--lora-init {start} changes the base, so the weights with the adapter off are no reference: "
             "use --reference cached"
         )
+    if start is not None and settings.lora_tokens:
+        raise UsageError(f"--lora-init {start} does not go with new tokens: leave it out")
     if start == "fila" and getattr(settings, "retain", None) is None:
         raise UsageError("--lora-init fila weighs forget rows against retain rows: pass --forget and --retain")
 
@@ -68,6 +70,7 @@ def add_adapters(lm: LanguageModel, settings: Settings) -> None:
         lora_alpha=settings.lora_alpha or 2 * settings.lora,  # type: ignore[arg-type]
         target_modules=wanted or targets,
         exclude_modules=seeing_modules(lm.model, projector=not wanted) or None,
+        trainable_token_indices=_token_rows(lm, settings.lora_tokens or ()) or None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -76,6 +79,30 @@ def add_adapters(lm: LanguageModel, settings: Settings) -> None:
         problem = f"--lora-targets {targets} does not fit {lm.name}, which has {_linear_names(lm)}: {error}"
         raise UsageError(problem) from error
     _name_base(lm)
+
+
+def _token_rows(lm: LanguageModel, tokens: Sequence[str]) -> dict[str, list[int]]:
+    """Layer → ids of the tokens whose vectors train in full: going in and, where weights are not tied, coming out.
+
+    Raises:
+        UsageError: a token is not in the vocabulary, or the output layer has a bias, which peft would drop.
+    """
+    if not tokens:
+        return {}
+    vocabulary = lm.tokenizer.get_vocab()
+    unknown = [token for token in tokens if token not in vocabulary]
+    if unknown:
+        raise UsageError(f"setting lora_tokens: {lm.name} has no token {unknown[0]!r}")
+    ids = [vocabulary[token] for token in tokens]
+    layers = {"in": lm.model.get_input_embeddings(), "out": lm.model.get_output_embeddings()}
+    if layers["out"].weight is layers["in"].weight:
+        del layers["out"]
+    elif getattr(layers["out"], "bias", None) is not None:
+        raise UsageError(
+            f"{lm.name} has a bias in its output layer, beside which peft trains no new tokens: leave --lora out"
+        )
+    names = {id(module): name for name, module in lm.model.named_modules()}
+    return {names[id(layer)]: ids for layer in layers.values()}
 
 
 def start_adapters(

@@ -22,7 +22,7 @@ def progress_bar() -> Progress:
         TextColumn("ETA"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, emoji=False),
         disable=not sys.stderr.isatty(),
         transient=True,
     )

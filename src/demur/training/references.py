@@ -88,7 +88,7 @@ def score_reference(
     key = hash_json(
         {
             "weights": weights_hash or lm.weights_hash(),
-            "tokens": [(e.input_ids, e.prompt_length, *map(hash_file, e.images)) for e in wanted],
+            "tokens": [(e.input_ids, e.prompt_length, *(e.targets or ()), *map(hash_file, e.images)) for e in wanted],
             "bf16": bf16,
             "hidden": hidden,
             "layers": list(layers),
@@ -114,7 +114,7 @@ def _compute(
     batch_size: int,
 ) -> None:
     lm.model.eval()
-    counts = torch.tensor([len(e.input_ids) - e.first_label for e in wanted])
+    counts = torch.tensor([e.label_count for e in wanted])
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
     parts: dict[str, dict[int, Tensor]] = {}
     order = sorted(range(len(wanted)), key=lambda i: len(wanted[i].input_ids))

@@ -12,7 +12,7 @@ from demur.errors import UsageError
 from demur.files import read_settings
 from demur.registry import nearest
 
-__all__ = ["ForgetSettings", "TrainSettings"]
+__all__ = ["ForgetSettings", "RefuseSettings", "TrainSettings"]
 
 
 class _Settings(BaseModel):
@@ -36,6 +36,9 @@ class _Settings(BaseModel):
         None,
         description="adapters that start as a part of the weights: fila, the part that matters to the forget rows and "
         "not to the retain rows; pissa, the largest; unset, as zero",
+    )
+    lora_tokens: list[str] | None = Field(
+        None, description="tokens whose vectors train in full beside the adapters, for those that are new to the model"
     )
     reference: Literal["cached", "adapter"] = Field(
         "cached", description="reference scores: computed once and kept, or from the weights with the adapter off"
@@ -86,6 +89,14 @@ class TrainSettings(_Settings):
     data: str = Field(description="rows to learn")
     objective: str = Field("sft", description="loss on the rows")
     objective_options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RefuseSettings(_Settings):
+    """Settings of `demur refuse`."""
+
+    data: str = Field(description="plain rows that the method makes its own rows of")
+    method: str = Field("sft", description="how refusal is taught: a refusal method, or an objective on rows or pairs")
+    method_options: dict[str, Any] = Field(default_factory=dict)
 
 
 class ForgetSettings(_Settings):

@@ -130,6 +130,8 @@ class ObjectiveTrainer(Trainer):
                 f"{last_good(Path(self.args.output_dir), step)}"
             )
         self._parts = {name: float(part) for name, part in parts.items()}
+        for role in {"chosen", "rejected"} & scored.keys():
+            self._parts[f"{role}_logps"] = float(scored[role].logps.detach().mean())
         if self.multiplier is not None and objective.retain is not None:
             self.multiplier.see(inputs["weight"] * self._parts[f"retain_{objective.retain.name}"])
             self._parts["multiplier"] = self.multiplier.value
