@@ -5,6 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in ("unlearning_step", "lora", "tofu_audit", "many_audits", "tofu_methods", "sequence", "guard_overhead"):
+for name in (
+    "unlearning_step",
+    "lora",
+    "tofu_audit",
+    "many_audits",
+    "tofu_methods",
+    "sequence",
+    "guard_overhead",
+    "dpo_step",
+    "ches",
+):
     print(f"== {name}", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
