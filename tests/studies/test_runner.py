@@ -216,7 +216,12 @@ def test_a_stopped_run_leaves_no_worker_and_goes_on_where_it_was(toy: Toy, log: 
     module, out = studies.get(slug).function.__module__, tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "modules")}
     command = [sys.executable, str(script), module, slug, str(out)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores Ctrl-C
+    )
     _wait(lambda: len(log()) == 2)
     process.send_signal(how)
     assert process.wait(30) != 0
