@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from demur.data.labelled import Labelled
     from demur.models.classifier import Classifier
 
-__all__ = ["batches", "descend", "train_classifier"]
+__all__ = ["batches", "cross_entropies", "descend", "train_classifier"]
 
 Optimizer = Literal["sgd", "adam"]
 

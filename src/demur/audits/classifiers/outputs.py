@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.errors import UsageError
@@ -79,8 +78,3 @@ def zero_retrain_forgetting(probabilities: Tensor, untrained: Tensor, compat: bo
 def activation_distance(probabilities: Tensor, retrained: Tensor) -> float:
     """Mean Euclidean distance between two models' (rows, classes) probabilities."""
     return float((probabilities - retrained).norm(dim=1).mean())
-
-
-def accuracies(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
-    """(rows,) 1 where the likeliest class is the label, else 0."""
-    return (logits.argmax(-1) == labels).double().numpy()
