@@ -6,7 +6,7 @@ from torch import nn
 
 from demur.data.labelled import ForgetSplit, split_off
 from demur.data.labelled_sources import read_labelled
-from demur.editing import train_classifier
+from demur.models import train_classifier
 from demur.models.classifier import Classifier
 
 

@@ -14,12 +14,10 @@ __all__, __getattr__, __dir__ = attach(
         "editor": "registry",
         "editors": "registry",
         "fisher_diagonal": "fisher",
-        "train_classifier": "descent",
     },
 )
 
 if TYPE_CHECKING:
-    from demur.editing.descent import train_classifier as train_classifier
     from demur.editing.fisher import fisher_diagonal as fisher_diagonal
     from demur.editing.registry import edit as edit
     from demur.editing.registry import editor as editor

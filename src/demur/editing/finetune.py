@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from demur.editing.descent import cross_entropies, descend, train_classifier
 from demur.editing.registry import editor
+from demur.models.descent import cross_entropies, descend, train_classifier
 
 if TYPE_CHECKING:
     from demur.data.labelled import Labelled

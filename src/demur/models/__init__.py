@@ -1,4 +1,4 @@
-"""Language models: loading, showing them prompts, scoring, asking, looking inside."""
+"""Language models and classifiers: loading, showing them prompts, scoring, asking, looking inside."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "Activations": "activations",
+        "Classifier": "classifier",
         "Engine": "engine",
         "Generation": "engine",
         "Head": "head",
@@ -31,12 +32,14 @@ __all__, __getattr__, __dir__ = attach(
         "encode_rows": "completion",
         "hash_weights": "language_model",
         "joint_score": "scored",
+        "load_classifier": "classifier",
         "load_model": "language_model",
         "record": "activations",
         "render": "chat",
         "resolve_model": "language_model",
         "score": "scored",
         "token_stats": "token_statistics",
+        "train_classifier": "descent",
     },
 )
 
@@ -49,9 +52,12 @@ if TYPE_CHECKING:
     from demur.models.chat import encode as encode
     from demur.models.chat import encode_prompts as encode_prompts
     from demur.models.chat import render as render
+    from demur.models.classifier import Classifier as Classifier
+    from demur.models.classifier import load_classifier as load_classifier
     from demur.models.completion import encode_chunks as encode_chunks
     from demur.models.completion import encode_completion as encode_completion
     from demur.models.completion import encode_rows as encode_rows
+    from demur.models.descent import train_classifier as train_classifier
     from demur.models.engine import Engine as Engine
     from demur.models.engine import Generation as Generation
     from demur.models.engine import Prompt as Prompt
