@@ -11,6 +11,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "ATTACKS": "membership",
         "AbstentionSettings": "abstention",
+        "AdapterForensics": "state_forensics",
         "Audit": "estimates",
         "AuditRequest": "request",
         "Battery": "removal",
@@ -42,6 +43,7 @@ __all__, __getattr__, __dir__ = attach(
         "SafeEraserSettings": "safe_eraser",
         "Samples": "samples",
         "Shared": "request",
+        "StateForensics": "state_forensics",
         "SuiteReport": "suite_report",
         "TOFU_METRICS": "tofu_metrics",
         "TofuData": "tofu_data",
@@ -55,6 +57,7 @@ __all__, __getattr__, __dir__ = attach(
         "abstention_samples": "abstention",
         "answer_with_certainty": "abstention",
         "auc": "membership",
+        "block_outputs": "state_forensics",
         "audit_multiple_choice": "multiple_choice",
         "audit_muse": "muse",
         "audit_poison": "poisoning",
