@@ -39,7 +39,7 @@ def refuse(
 
     settings = options.settings_from(RefuseSettings, given)
     run = run_refuse(settings, out)
-    for note in run.state["notes"]:
+    for note in run.state.get("notes", ()):
         typer.echo(f"note: {note}")
     known = settings.method in refusal_methods.names()
     suite = refusal_methods.get(settings.method).facts["suite"] if known else "refusal"

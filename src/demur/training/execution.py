@@ -37,7 +37,7 @@ from demur.training.settings import ForgetSettings, TrainSettings
 from demur.training.trainable import train_only
 from demur.training.trainer import EpochCallback, ObjectiveTrainer, last_checkpoint, last_good
 
-__all__ = ["OnEpoch", "Task", "execute", "load"]
+__all__ = ["OnEpoch", "Task", "execute", "load", "writes"]
 
 OnEpoch = Callable[[LanguageModel, int], None]
 
@@ -80,7 +80,7 @@ def execute(task: Task) -> RunFolder:
     check_adapters(settings)
     config = {"command": task.command, **settings.model_dump()}
     defaults = {name: field.default for name, field in type(settings).model_fields.items() if not field.is_required()}
-    run = RunFolder.check(task.out, config, defaults) if _writes() else RunFolder(task.out)
+    run = RunFolder.check(task.out, config, defaults) if writes() else RunFolder(task.out)
     if run.state.get("status") == "complete" and run.model_path.is_dir():
         return run
     transformers.set_seed(settings.seed)
@@ -100,7 +100,7 @@ def execute(task: Task) -> RunFolder:
     if settings.trainable is not None:
         train_only(lm.model, settings.trainable)
     hashes = {"data": {role: rows_hash(r) for role, r in task.rows.items()}, "weights": {"before": before}}
-    if _writes():
+    if writes():
         run = RunFolder.create(task.out, config, defaults)
         versions = {name: version(name) for name in ("torch", "transformers", "peft", "datasets")}
         run.update_state(status="running", demur=demur.__version__, versions=versions, hashes=hashes)
@@ -111,7 +111,7 @@ def execute(task: Task) -> RunFolder:
                 save_file(initial, temporary)
     try:
         _fit(lm, task, plan, references, run)
-        if not _writes():
+        if not writes():
             return run
         if initial is not None:
             fold_adapters(lm, initial, load(settings).model)
@@ -218,12 +218,12 @@ def _fit(
     arguments._n_gpu = min(arguments.n_gpu, 1)
     bar = TrainingProgress(f"{settings.objective} on {lm.name}")
     callbacks: list[transformers.TrainerCallback] = [bar, _LogToRun(run)]
-    if on_epoch is not None and _writes():
+    if on_epoch is not None and writes():
         callbacks.append(EpochCallback(lambda epoch: on_epoch(lm, epoch)))
     trainer = ObjectiveTrainer(lm, task.objective, plan, references, arguments, callbacks, task.multiplier)
     trainer.remove_callback(transformers.PrinterCallback)
     resumed = last_checkpoint(checkpoints)
-    if resumed is not None and _writes():
+    if resumed is not None and writes():
         run.log("resumed", checkpoint=resumed.name)
     try:
         with quiet_transformers():
@@ -261,14 +261,14 @@ def _count_time(run: RunFolder, started: float) -> float:
     return seconds
 
 
-def _writes() -> bool:
+def writes() -> bool:
     """Whether this process writes the run folder: of several that train together, the first."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _note_failure(run: RunFolder, status: str, started: float, error: BaseException) -> None:
     """Say in the folder how the run ended; a full disk may refuse even that."""
-    if not _writes():
+    if not writes():
         return
     try:
         last_checkpoint(run.path / "checkpoints")  # removes a half-written one

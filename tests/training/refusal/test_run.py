@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 
 from demur.data.columns import dataset_from_rows
 from demur.errors import UsageError
 from demur.models import load_model
+from demur.runs import RunFolder
 from demur.training import RefuseSettings, TrainSettings, train
 from demur.training.refusal import Lesson, Stage, plan_stages, refusal_method, refusal_methods, refuse
 from demur.training.refusal import run as refusal_run
@@ -95,6 +101,24 @@ def test_adapters_are_merged_between_stages_and_the_end_stands_by_itself(make: A
     run = refuse(make(method="redi", lora=2), tmp_path / "run")
     assert (run.model_path / "config.json").is_file() and not (run.model_path / "adapter_config.json").exists()
     assert load_model(run.path).weights_hash() == run.state["hashes"]["weights"]["after"]
+
+
+def test_two_processes_end_with_the_weights_of_one_with_the_same_whole_batch(
+    make: Any, data: Path, tmp_path: Path
+) -> None:
+    rows = [{**row, "prompt": f"{row['prompt']} {n}"} for n, row in enumerate(2 * PLAIN[:4])]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shared = {"method": "redi", "device": "cpu"}
+    one = refuse(make(batch_size=4, **shared), tmp_path / "one")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(make(batch_size=2, **shared).model_dump()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "demur"]
+    subprocess.run([*command, "refuse", "--recipe", str(recipe), "--out", str(tmp_path / "two")], check=True)
+    two = RunFolder.open(tmp_path / "two")
+    assert two.state["status"] == "complete"
+    for name, weight in load_file(one.model_path / "model.safetensors").items():
+        found = load_file(two.model_path / "model.safetensors")[name]
+        torch.testing.assert_close(found, weight, atol=2e-5, rtol=1e-3, msg=name)
 
 
 def test_what_the_user_sets_wins_over_what_a_method_fixes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from demur.files import atomic_directory, write_json
 from demur.models.language_model import load_model
 from demur.registry import nearest
 from demur.runs import RunFolder
-from demur.training.execution import load
+from demur.training.execution import load, writes
 from demur.training.objective import Objective
 from demur.training.progress import progress_bar
 from demur.training.refusal.plain import by_objective, is_taught_by
@@ -29,6 +30,7 @@ __all__ = ["check_method", "plan_stages", "refuse"]
 
 _PLAN = "stages.json"
 _PREPARED = "prepared"
+_MERGED = "merged"
 
 
 def check_method(name: str) -> None:
@@ -90,6 +92,8 @@ def refuse(settings: RefuseSettings, out: str | Path) -> RunFolder:
         DemurError: training failed; what was finished is kept.
     """
     check_method(settings.method)
+    if not writes():
+        return _follow(settings, Path(out))
     rows = read_rows(settings.data)
     config = {"command": "refuse", **settings.model_dump()}
     defaults = {name: field.default for name, field in RefuseSettings.model_fields.items() if not field.is_required()}
@@ -122,6 +126,21 @@ def refuse(settings: RefuseSettings, out: str | Path) -> RunFolder:
     return run
 
 
+def _follow(settings: RefuseSettings, out: Path) -> RunFolder:
+    """Take part in the stages' training, of several processes the ones that leave planning and writing to the first."""
+    _await(out / _PLAN)
+    run = RunFolder(out)
+    if run.state.get("status") != "complete":
+        _train_stages(run, json.loads((out / _PLAN).read_text(encoding="utf-8")), settings)
+    return run
+
+
+def _await(path: Path) -> None:
+    """Wait for what the first process writes in one step; should it fail, the launcher ends this one too."""
+    while not path.exists():
+        time.sleep(0.1)
+
+
 def _train_stages(run: RunFolder, plan: list[dict[str, Any]], settings: RefuseSettings) -> None:
     """Train what is not trained yet, and put the last stage's model into place."""
     model = str(run.path / _PREPARED) if (run.path / _PREPARED).is_dir() else settings.model
@@ -133,8 +152,12 @@ def _train_stages(run: RunFolder, plan: list[dict[str, Any]], settings: RefuseSe
         done = train(TrainSettings(**shared), run.path / "stages" / stage["name"])
         source = done.model_path
         if settings.lora and (stage is not plan[-1] or model != settings.model):
-            source = _merged(done, settings)
+            source = _merged(done, settings) if writes() else done.path / _MERGED
+        if not writes() and stage is not plan[-1]:
+            _await(source)
         model = str(source)
+    if not writes():
+        return
     for stage in plan:
         for name, content in stage["files"].items():
             write_json(source / name, content)
@@ -166,7 +189,7 @@ def _merged(stage: RunFolder, settings: RefuseSettings) -> Path:
     """A stage's model, its adapters merged into the weights they stand on."""
     import peft
 
-    merged = stage.path / "merged"
+    merged = stage.path / _MERGED
     if not merged.is_dir():
         lm = load_model(
             stage.path, template=settings.template, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code
@@ -192,5 +215,5 @@ def _finish(run: RunFolder, plan: list[dict[str, Any]], settings: RefuseSettings
     )
     shutil.rmtree(run.path / _PREPARED, ignore_errors=True)
     for stage in plan:
-        for left in ("model", "merged"):
+        for left in ("model", _MERGED):
             shutil.rmtree(run.path / "stages" / stage["name"] / left, ignore_errors=True)
