@@ -116,15 +116,17 @@ def test_arrays_folders_and_tables_are_read(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("age,town,out\n10,kell,no\n20,orrin,yes\n30,kell,no\n")
     table = read_labelled(str(tmp_path / "t.csv"), target="out")
     assert table.classes == ("no", "yes") and table.inputs.tolist() == [[0.0, 0.0], [0.5, 1.0], [1.0, 0.0]]
+    (tmp_path / "n.csv").write_text("age,out\n10,no\n20,yes\n")
+    assert read_labelled(str(tmp_path / "n.csv"), target="out").inputs.tolist() == [[0.0], [1.0]]
 
 
 @pytest.mark.parametrize(
     ("file", "content", "target", "said"),
     [
-        ("t.csv", "age,out\n1,a\n,b\n", "out", "column 'age' has empty cells"),
+        ("t.csv", "age,out\n1,a\n,b\n", "out", "line 3, column 'age': is empty"),
         ("t.csv", "age,out\n1,a\n", "outt", "no column 'outt'"),
         ("t.csv", "age,out\n1,a\n", None, "pass --target"),
-        ("t.csv", "age,out\n1,a\n2,\n", "out", "row 2: column 'out' is empty"),
+        ("t.csv", "age,out\n1,a\n2,\n", "out", "line 3, column 'out': is empty"),
         ("t.npz", "no arrays", None, "cannot be read as arrays"),
     ],
 )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from demur.errors import UsageError
 from demur.registry import nearest
+
+if TYPE_CHECKING:
+    from demur.data.tables import TableEncoding
 
 __all__ = ["ForgetSplit", "Labelled", "split_off"]
 
@@ -29,6 +33,7 @@ class Labelled:
         ids: (rows,) what a row is called in its source; a subset keeps them.
         groups: (rows,) a finer kind than the class, for instance who drew it; None where there is none.
         name: what messages call the set.
+        encoding: of a table: how its rows became numbers.
     """
 
     inputs: Tensor
@@ -37,6 +42,7 @@ class Labelled:
     ids: Tensor = field(default=None)  # type: ignore[assignment]
     groups: Tensor | None = None
     name: str = "data"
+    encoding: TableEncoding | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.inputs)
@@ -50,6 +56,23 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def row_shape(self) -> str:
+        """A row's shape in words, such as "3 × 32 × 32"."""
+        return " × ".join(map(str, self.inputs.shape[1:]))
+
+    def require_like(self, other: Labelled) -> None:
+        """Refuse to go with a set of other rows or classes.
+
+        Raises:
+            UsageError: in which way they differ.
+        """
+        if self.inputs.shape[1:] != other.inputs.shape[1:] or self.classes != other.classes:
+            raise UsageError(
+                f"{self.name} has rows of shape {self.row_shape} in {len(self.classes)} classes, and {other.name} of "
+                f"{other.row_shape} in {len(other.classes)}: give parts of one set"
+            )
 
     def batch(self, rows: Tensor | slice | None = None) -> tuple[Tensor, Tensor]:
         """Inputs, as floats, and labels of some rows, or of all."""

@@ -6,17 +6,23 @@ import gzip
 import io
 import itertools
 import os
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from demur.data.labelled import Labelled
-from demur.errors import UnknownNameError, UsageError
+from demur.data.tables import TableEncoding, read_table
+from demur.errors import RowError, UnknownNameError, UsageError
 from demur.registry import nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["read_labelled"]
 
@@ -24,23 +30,34 @@ _PARTS = ("train", "test")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-def read_labelled(source: str, target: str | None = None, seed: int = 0) -> Labelled:
+def read_labelled(source: str, target: str | None = None, seed: int = 0, *, like: Labelled | None = None) -> Labelled:
     """A labelled set by name or path.
 
     Args:
-        source: `digits:train` or `digits:test` (scikit-learn's, always there); `mnist:…` and `cifar10:…` from
-            `$DEMUR_SHARED_DATA`; a `.npz` of arrays `x` and `y` (and perhaps `groups`, `classes`); a folder with a
-            folder of pictures for each class; a `.csv`, `.csv.gz` or `.parquet` table; the name of a data set on the
-            hub with columns image and label. A slice such as `[0:100]` may follow.
+        source: `digits:train` or `digits:test` (scikit-learn's, always there); from `$DEMUR_SHARED_DATA` `mnist:…`,
+            `cifar10:…`, `omniglot:…` (groups are alphabets), `compas:…` and `tabular:adult`, `tabular:dutch_census` or
+            `tabular:german_credit`, of which `:train` or `:test` takes a part; a `.npz` of arrays `x` and `y` (and
+            perhaps `groups`, `classes`); a folder with a folder of pictures for each class; a `.csv`, `.csv.gz` or
+            `.parquet` table; the name of a data set on the hub with columns image and label. A slice such as `[0:100]`
+            may follow.
         target: the column of a table that holds the class.
         seed: decides the parts of sets that come in one piece.
+        like: a set that this one is to be used with, for instance its training rows; a table is encoded as that one
+            was, so that numbers outside its range lie outside [0, 1].
 
     Raises:
-        UsageError: it cannot be read; the message names file and column.
+        UsageError: it cannot be read, or has other rows or classes than `like`; the message names file and column.
     """
     base, rows = _sliced(source)
     scheme, colon, part = base.partition(":")
-    builtin: dict[str, Callable[[str, int], Labelled]] = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
+    builtin: dict[str, Callable[[str, int], Labelled]] = {
+        "digits": _digits,
+        "mnist": _mnist,
+        "cifar10": _cifar10,
+        "omniglot": _omniglot,
+        "compas": _compas,
+        "tabular": _tabular,
+    }
     others = {e.name: e for e in entry_points(group="demur.labelled_sources")}
     if colon and (scheme in builtin or scheme in others) and not Path(base).exists():
         read = builtin.get(scheme) or others[scheme].load()
@@ -50,7 +67,7 @@ def read_labelled(source: str, target: str | None = None, seed: int = 0) -> Labe
     elif Path(base).suffix == ".npz":
         data = _arrays(Path(base))
     elif any(base.endswith(ending) for ending in (".csv", ".csv.gz", ".parquet")):
-        data = _table(Path(base), target)
+        data = _table(Path(base), target, like)
     elif base.count("/") == 1 and not Path(base).parent.is_dir():
         data = _hub(base)
     else:
@@ -58,6 +75,8 @@ def read_labelled(source: str, target: str | None = None, seed: int = 0) -> Labe
         raise UnknownNameError(
             f"no labelled data at {base!r}: give a file, a folder, or {', '.join(known)} with :train"
         )
+    if like is not None:
+        data.require_like(like)
     return data if rows is None else data.subset(torch.arange(len(data))[rows], data.name)
 
 
@@ -127,6 +146,53 @@ def _cifar10(part: str, seed: int) -> Labelled:
     return Labelled(torch.from_numpy(images).movedim(3, 1), torch.from_numpy(labels), classes, name=f"cifar10:{part}")
 
 
+def _omniglot(part: str, seed: int) -> Labelled:
+    """Drawings of 242 characters, 28 × 28, light on dark; groups are alphabets, each fifth drawing is for testing."""
+    from PIL import Image
+
+    _check_part("omniglot", part)
+    folder = _shared("omniglot-small")
+    files: dict[tuple[str, ...], bytes] = {}
+    for archive in sorted(folder.glob("images_background_small*.zip")):
+        with zipfile.ZipFile(archive) as packed:
+            # Two alphabets are in both archives.
+            files |= {tuple(n.split("/")[1:]): packed.read(n) for n in packed.namelist() if n.endswith(".png")}
+    if not files:
+        raise UsageError(f"{folder} holds no images_background_small*.zip")
+    names = sorted(name for name in files if (int(name[2].rpartition("_")[2][:-4]) % 5 == 0) == (part == "test"))
+    alphabets = sorted({name[0] for name in files})
+    classes = sorted({name[:2] for name in files})
+    images = np.stack([_small(Image.open(io.BytesIO(files[name]))) for name in names])
+    labels = torch.tensor([classes.index(name[:2]) for name in names])
+    groups = torch.tensor([alphabets.index(name[0]) for name in names])
+    called = tuple(f"{alphabet}/{character}" for alphabet, character in classes)
+    return Labelled(torch.from_numpy(images)[:, None], labels, called, groups=groups, name=f"omniglot:{part}")
+
+
+def _small(picture: Any) -> NDArray[np.uint8]:
+    """Ink as light, 28 × 28."""
+    return 255 - np.asarray(picture.convert("L").resize((28, 28), 4), np.uint8)  # 4: the mean over each box
+
+
+def _compas(part: str, seed: int) -> Labelled:
+    """6,172 people with a risk score: 4,937 for training; class 1 is a score that is not high."""
+    data = replace(_table(_shared("compas_recourse") / "compas.csv", "score"), name="compas")
+    return _cut(data, part, len(data) * 4 // 5, seed)
+
+
+# Table → the column that is foretold.
+_TABLES = {"adult": "income", "dutch_census": "occupation", "german_credit": "class-label"}
+
+
+def _tabular(name: str, seed: int) -> Labelled:
+    """A table of people; `:train` is four fifths of it, `:test` the rest."""
+    table, colon, part = name.partition(":")
+    if table not in _TABLES:
+        raise UnknownNameError(f"there is no table {table!r}: {nearest(table, _TABLES)}")
+    data = replace(_table(_shared("tabular_small") / f"{table}.csv.gz", _TABLES[table]), name=f"tabular:{table}")
+    return _cut(data, part, len(data) * 4 // 5, seed) if colon else data
+
+
 def _arrays(file: Path) -> Labelled:
     try:
         with np.load(file, allow_pickle=False) as packed:
@@ -167,29 +233,28 @@ def _folder(folder: Path) -> Labelled:
     return Labelled(torch.from_numpy(np.stack(images)).movedim(3, 1), labels, tuple(classes), name=str(folder))
 
 
-def _table(file: Path, target: str | None) -> Labelled:
-    """A table: numbers scaled to [0, 1], one column for each value of a column of words."""
+def _table(file: Path, target: str | None, like: Labelled | None = None) -> Labelled:
+    """A table: numbers scaled to [0, 1], one column for each value of a column of words; or encoded as another was."""
     import pandas as pd
 
-    try:
-        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: cannot be read as a table: {error}") from error
+    table = read_table(file)
     if target is None or target not in table:
         hint = f"no column {target!r}: {nearest(target, table.columns)}" if target else "pass --target COLUMN"
         raise UsageError(f"{file}: {hint}")
-    labels, names = pd.factorize(table[target], sort=True)
+    if table[target].isna().any():
+        raise RowError(str(file), int(table[target].isna().argmax()) + 2, target, "is empty")
+    features, names = table.drop(columns=target), table[target].astype(str)
+    if like is not None and like.encoding is not None:
+        encoding, classes = like.encoding, like.classes
+    else:
+        encoding = TableEncoding.of(features, str(file))
+        classes = tuple(map(str, sorted(table[target].unique())))
+    labels = pd.Index(classes).get_indexer(pd.Index(names))
     if (labels < 0).any():
-        raise UsageError(f"{file}, row {int(np.flatnonzero(labels < 0)[0]) + 1}: column {target!r} is empty")
-    features = table.drop(columns=target)
-    numbers = features.select_dtypes("number")
-    empty = numbers.columns[numbers.isna().any()]
-    if len(empty):
-        raise UsageError(f"{file}: column {empty[0]!r} has empty cells: fill them or drop the column")
-    span = (numbers.max() - numbers.min()).replace(0, 1)
-    words = pd.get_dummies(features.drop(columns=numbers.columns), drop_first=True)
-    columns = pd.concat([(numbers - numbers.min()) / span, words], axis=1).to_numpy(np.float32)
-    return Labelled(torch.from_numpy(columns), torch.from_numpy(labels), tuple(map(str, names)), name=str(file))
+        row = int((labels < 0).argmax())
+        raise RowError(str(file), row + 2, target, f"{names.iloc[row]!r} is none of {', '.join(classes)}")
+    inputs = torch.from_numpy(encoding.encode(features, str(file)).astype(np.float32))
+    return Labelled(inputs, torch.from_numpy(labels.astype(np.int64)), classes, name=str(file), encoding=encoding)
 
 
 def _hub(name: str) -> Labelled:
