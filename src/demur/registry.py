@@ -18,6 +18,9 @@ from demur.errors import UnknownNameError, UsageError
 
 __all__ = ["Component", "Registry", "nearest"]
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+_OPTIONAL = {f"{kind.__name__} | None": kind for kind in _KINDS}  # as postponed annotations are spelt
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that suggests the known names nearest to `name`, or lists all of them when none is near."""
@@ -60,6 +63,36 @@ class Component:
         for option in given:
             if option not in self.options:
                 raise UsageError(f"{self.name} has no option {option!r}: {nearest(option, self.options)}")
+
+    def typed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options in the types of their defaults, for YAML reads `1e-1` as a word; None is left where it is one.
+
+        Raises:
+            UsageError: an option is unknown, or a value is of another type.
+        """
+        self.check_options(given)
+        parameters, out = inspect.signature(self.function).parameters, {}
+        for name, value in given.items():
+            default, annotation = self.options[name], parameters[name].annotation
+            if default is None and (value is None or annotation not in _OPTIONAL):
+                out[name] = value
+                continue
+            if isinstance(value, str) and f"Literal[{value!r}]" in str(annotation):  # as in float | Literal['quantile']
+                out[name] = value
+                continue
+            kind = _OPTIONAL[annotation] if default is None else type(default)
+            if kind is str and isinstance(value, bool):  # in a formula, true is a word
+                value = str(value).lower()
+            try:
+                typed = float(value) if kind is float else int(value) if kind is int else value
+                fits = kind not in _KINDS or (isinstance(typed, kind) and (typed == value or kind is float))
+            except (TypeError, ValueError):
+                fits = False
+            if not fits or (kind is not bool and isinstance(value, bool)):
+                wanted = _KINDS.get(kind, f"a {kind.__name__}")
+                raise UsageError(f"option {name!r} of {self.name} must be {wanted}, not {value!r}")
+            out[name] = typed
+        return out
 
 
 class Registry:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from demur.data.batch import Encoded
     from demur.models.language_model import LanguageModel
 
-__all__ = ["DenseRecipe", "LlamaRecipe", "new_model", "threads", "train_dense", "training_bar"]
+__all__ = ["DenseRecipe", "LlamaRecipe", "new_model", "train_dense", "training_bar"]
 
 _FORMAT = 1  # raised when a change below makes the same recipe end in other weights
 _CONTEXT = 512
@@ -202,6 +202,7 @@ def train_dense(recipe: LlamaRecipe, name: str = "lab", progress: bool = True) -
     import torch
 
     from demur.models.chat import encode
+    from demur.models.threads import threads
 
     with threads(recipe.threads), torch.random.fork_rng(devices=[]):
         lm = new_model(
@@ -264,19 +265,6 @@ def _batches(encoded: Sequence[Encoded], recipe: LlamaRecipe) -> Iterator[list[E
         epoch = [near[at : at + recipe.batch] for near in pools for at in range(0, len(near), recipe.batch)]
         rng.shuffle(epoch)
         yield from epoch
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Within the context torch uses so many processor threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

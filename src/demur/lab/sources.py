@@ -16,12 +16,14 @@ from demur.lab.almanac import Census
 from demur.lab.charter import Town
 from demur.lab.charter_model import CharterRecipe
 from demur.lab.dense import DenseRecipe
+from demur.lab.digits import DigitsRecipe
 from demur.lab.vision_language import SceneRecipe
 from demur.registry import nearest
 
 if TYPE_CHECKING:
     import datasets
 
+    from demur.models.classifier import Classifier
     from demur.models.language_model import LanguageModel
 
 __all__ = ["RECIPES", "Recipe", "is_built", "model_folder", "model_path", "recipe", "rows"]
@@ -71,7 +73,7 @@ class Recipe(Protocol):
     def rows(self, split: str) -> list[dict[str, Any]]:
         """The rows of one of `row_splits`."""
 
-    def train(self, name: str, progress: bool = True) -> LanguageModel:
+    def train(self, name: str, progress: bool = True) -> LanguageModel | Classifier:
         """The trained model."""
 
 
@@ -84,6 +86,7 @@ RECIPES: Mapping[str, Recipe] = {
     "abacus-tiny": _TINY_ABACUS,
     "charter": CharterRecipe(),
     "charter-tiny": _TINY_CHARTER,
+    "digits-resnet": DigitsRecipe(),
     "scenes-digits": SceneRecipe(),
 }
 
@@ -210,6 +213,8 @@ def rows(name: str) -> datasets.Dataset:
     if not colon:
         raise UsageError(f"{name!r} names no split: write for instance {model}:forget")
     chosen = recipe(model)
+    if not chosen.row_splits:
+        raise UsageError(f"lab:{model} is a classifier and has no rows: its data are {', '.join(chosen.splits)}")
     if split not in chosen.row_splits:
         raise UnknownNameError(f"{model} has no split {split!r}: {nearest(split, chosen.row_splits)}")
     return datasets.Dataset.from_list(_with(chosen, text, name).rows(split))

@@ -163,7 +163,7 @@ def train_scenes(recipe: SceneRecipe, name: str = "lab", progress: bool = True) 
     """
     import torch
 
-    from demur.lab.dense import threads
+    from demur.models.threads import threads
 
     with threads(recipe.threads), torch.random.fork_rng(devices=[]):
         lm = new_vision_model(recipe, name)

@@ -11,9 +11,11 @@ __all__, __getattr__, __dir__ = attach(
         "Classifier": "classifier",
         "Engine": "engine",
         "Generation": "engine",
+        "Fit": "linear_classifier",
         "Head": "head",
         "ImageReader": "images",
         "LanguageModel": "language_model",
+        "LinearClassifier": "linear_classifier",
         "LocalEngine": "local_engine",
         "OpenAIEngine": "openai_engine",
         "Prompt": "engine",
@@ -30,6 +32,7 @@ __all__, __getattr__, __dir__ = attach(
         "encode_completion": "completion",
         "encode_prompts": "chat",
         "encode_rows": "completion",
+        "from_sklearn": "linear_classifier",
         "hash_weights": "language_model",
         "joint_score": "scored",
         "load_classifier": "classifier",
@@ -67,6 +70,9 @@ if TYPE_CHECKING:
     from demur.models.language_model import hash_weights as hash_weights
     from demur.models.language_model import load_model as load_model
     from demur.models.language_model import resolve_model as resolve_model
+    from demur.models.linear_classifier import Fit as Fit
+    from demur.models.linear_classifier import LinearClassifier as LinearClassifier
+    from demur.models.linear_classifier import from_sklearn as from_sklearn
     from demur.models.local_engine import LocalEngine as LocalEngine
     from demur.models.openai_engine import OpenAIEngine as OpenAIEngine
     from demur.models.prefixes import answer_states as answer_states

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,13 +13,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from demur.models.threads import few_threads
+
 if TYPE_CHECKING:
     from demur.data.labelled import Labelled
     from demur.models.classifier import Classifier
 
-__all__ = ["batches", "cross_entropies", "descend", "train_classifier"]
+__all__ = ["batches", "cross_entropies", "descend", "tell", "train_classifier", "watched"]
 
 Optimizer = Literal["sgd", "adam"]
+_WATCHER: ContextVar[Callable[[float, float, str], Any] | None] = ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched(report: Callable[[float, float, str], Any]) -> Iterator[None]:
+    """Hear of every epoch, model or row that long work within the block is done with, whoever started it.
+
+    Args:
+        report: called with how many are done, how many there are, and of what.
+    """
+    token = _WATCHER.set(report)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def tell(done: float, total: float, note: str = "") -> None:
+    """Say to who watches, if anyone does, how far a piece of work is."""
+    report = _WATCHER.get()
+    if report is not None:
+        report(done, total, note)
 
 
 def batches(rows: int, size: int, seed: Sequence[int]) -> Iterator[Tensor]:
@@ -66,18 +92,20 @@ def descend(
         made = torch.optim.Adam(chosen, lr=learning_rate, weight_decay=weight_decay)
     model.module.train(training)
     done = 0
-    for epoch in range(epochs):
-        for loss in losses(epoch):
-            if schedule != "constant" and steps is not None:
-                rate = learning_rate * _course(schedule, done / (steps * epochs))
-                for group in made.param_groups:
-                    group["lr"] = rate
-            made.zero_grad(set_to_none=True)
-            loss.backward()
-            made.step()
-            done += 1
-            if after_step is not None:
-                after_step()
+    with few_threads(model.module):
+        for epoch in range(epochs):
+            for loss in losses(epoch):
+                if schedule != "constant" and steps is not None:
+                    rate = learning_rate * _course(schedule, done / (steps * epochs))
+                    for group in made.param_groups:
+                        group["lr"] = rate
+                made.zero_grad(set_to_none=True)
+                loss.backward()
+                made.step()
+                done += 1
+                if after_step is not None:
+                    after_step()
+            tell(epoch + 1, epochs, "epochs")
     model.module.zero_grad(set_to_none=True)
     model.module.eval()
     return model

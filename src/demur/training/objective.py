@@ -149,29 +149,7 @@ def _split_options(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of both losses: one that both have is the same for both."""
     if retain is None:
-        return _typed(main, given), {}
-    own = _typed(main, {name: v for name, v in given.items() if name in main.options or name not in retain.options})
+        return main.typed(given), {}
+    own = main.typed({name: v for name, v in given.items() if name in main.options or name not in retain.options})
     shared = {**main.options, **given}
-    return own, _typed(retain, {name: v for name, v in shared.items() if name in retain.options})
-
-
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-
-
-def _typed(component: Component, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options in the types of their defaults: YAML reads `1e-1` as a word."""
-    component.check_options(given)
-    out = {}
-    for name, value in given.items():
-        kind = type(component.options[name])
-        if kind is str and isinstance(value, bool):  # in a formula, true is a word
-            value = str(value).lower()
-        try:
-            typed = float(value) if kind is float else int(value) if kind is int else value
-            fits = kind not in _KINDS or (isinstance(typed, kind) and (typed == value or kind is float))
-        except (TypeError, ValueError):
-            fits = False
-        if not fits or (kind is not bool and isinstance(value, bool)):
-            raise UsageError(f"option {name!r} of {component.name} must be {_KINDS[kind]}, not {value!r}")
-        out[name] = typed
-    return out
+    return own, retain.typed({name: v for name, v in shared.items() if name in retain.options})

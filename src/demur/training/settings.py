@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from demur.errors import UsageError
-from demur.files import read_settings
-from demur.registry import nearest
+from demur.settings import Settings
 
 __all__ = ["ForgetSettings", "RefuseSettings", "TrainSettings"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+class _Settings(Settings):
     model: str = Field(description="folder, hub name or lab model to change")
     template: Literal["auto", "chat", "plain"] = Field("auto", description="how prompts are shown to the model")
     chunk_length: int = Field(2048, ge=0, description="raw texts: tokens in a piece; 0 keeps each text by itself")
@@ -52,35 +46,6 @@ class _Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32)
     save_steps: int = Field(0, ge=0, description="optimizer steps between checkpoints; 0 saves after every epoch")
     trust_remote_code: bool = Field(False, description="run model code that comes with the checkpoint")
-
-    @classmethod
-    def make(cls, recipe: str | Path | None = None, **given: Any) -> Self:
-        """Settings from a recipe file, overridden by those given here; None counts as not given.
-
-        Raises:
-            UsageError: the recipe cannot be read, or a setting is unknown, missing or out of range.
-        """
-        values: dict[str, Any] = {}
-        if recipe is not None:
-            values = read_settings(recipe)
-            values.pop("command", None)
-        values.update({k: v for k, v in given.items() if v is not None})
-        try:
-            return cls(**values)
-        except pydantic.ValidationError as error:
-            # A misspelt name comes first: it may be what leaves another one missing.
-            first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-            name = ".".join(map(str, first["loc"]))
-            raise UsageError(f"setting {name!r}: {first['msg']}{cls._hint(first)}") from None
-
-    @classmethod
-    def _hint(cls, problem: Any) -> str:
-        name = str(problem["loc"][0])
-        if problem["type"] == "extra_forbidden":
-            return f"; {nearest(name, cls.model_fields)}"
-        if problem["type"] == "missing":
-            return f": pass {'MODEL' if name == 'model' else f'--{name}'}, or a recipe that has it"
-        return f", not {problem['input']!r}"
 
 
 class TrainSettings(_Settings):
