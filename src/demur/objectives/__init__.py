@@ -1,6 +1,7 @@
 """Losses as pure functions: of tensors (`npo_loss`), and of scored batches (`npo`, registered by name)."""
 
 from demur.objectives.ceu import ceu
+from demur.objectives.contrastive import supcon
 from demur.objectives.dco import dco, dco_approx_loss, dco_factor, dco_loss, dco_step, dco_step_loss
 from demur.objectives.dpo import altpo, dpo, dpo_loss, idkdpo
 from demur.objectives.dpo_sft import dpo_sft, dpo_sft_loss
@@ -8,12 +9,14 @@ from demur.objectives.flat import flat, flat_loss
 from demur.objectives.gradient_ascent import ga, graddiff
 from demur.objectives.inverted_hinge import ihl, inverted_hinge
 from demur.objectives.kto import kto, kto_loss
+from demur.objectives.label_agnostic import laf_alignment_loss, laf_extractor_loss
 from demur.objectives.likelihood import kl, nll, sft
 from demur.objectives.npo import npo, npo_loss
 from demur.objectives.pdu import dual_step, pdu
 from demur.objectives.preference import cpo, dpop, ipo, log_odds, orpo, rdpo, redi, redi_loss, simpo, slic
 from demur.objectives.preference_logic import logic, logic_reference
 from demur.objectives.prompt_decouple import decoupled, idk, prompt_decouple_loss
+from demur.objectives.prototypes import prototype_alignment, relation_distillation
 from demur.objectives.registry import objective, objectives, roles
 from demur.objectives.rmu import control_vector, embed_diff, rmu, state_distance
 from demur.objectives.scored import Scored
@@ -53,6 +56,8 @@ __all__ = [
     "kl",
     "kto",
     "kto_loss",
+    "laf_alignment_loss",
+    "laf_extractor_loss",
     "log_odds",
     "logic",
     "logic_reference",
@@ -64,9 +69,11 @@ __all__ = [
     "orpo",
     "pdu",
     "prompt_decouple_loss",
+    "prototype_alignment",
     "rdpo",
     "redi",
     "redi_loss",
+    "relation_distillation",
     "rmu",
     "roles",
     "satimp",
@@ -77,6 +84,7 @@ __all__ = [
     "simpo",
     "slic",
     "state_distance",
+    "supcon",
     "undial",
     "wga",
 ]

@@ -11,7 +11,10 @@ __all__, __getattr__, __dir__ = attach(
         "LikelihoodDisplacement": "displacement",
         "ches_from_hidden": "ches",
         "ches_scores": "ches",
+        "cka": "similarity",
         "filter_preferences": "ches",
+        "knn_accuracy": "similarity",
+        "knn_predictions": "similarity",
         "last_state_similarity": "ches",
         "lens_logits": "lens",
         "logit_lens": "lens",
@@ -40,4 +43,7 @@ if TYPE_CHECKING:
     from demur.probes.linear_probe import probe_accuracy as probe_accuracy
     from demur.probes.linear_probe import probe_attack as probe_attack
     from demur.probes.patching import patch_states as patch_states
+    from demur.probes.similarity import cka as cka
+    from demur.probes.similarity import knn_accuracy as knn_accuracy
+    from demur.probes.similarity import knn_predictions as knn_predictions
     from demur.probes.states import prompt_states as prompt_states

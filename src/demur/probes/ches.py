@@ -71,7 +71,7 @@ def ches_from_hidden(
         raise UsageError(f"pairs differ: {tuple(pref_hidden.shape)} and {tuple(dispref_hidden.shape)}")
     if bool((torch.stack(counts) == 0).any()):
         raise UsageError("an answer has no state that predicts a token of it: its mask is empty")
-    return _ches(*sums, *counts, length_normalize)
+    return _ches(sums[0], sums[1], counts[0], counts[1], length_normalize)
 
 
 def _ches(won: Tensor, lost: Tensor, won_count: Tensor, lost_count: Tensor, length_normalize: bool) -> Tensor:
