@@ -30,6 +30,11 @@ def test_the_limits_of_the_mixed_losses_are_the_plain_ones(trained: Classifier, 
     tuned = run("ft", trained, split)
     assert run("l1-sparse", trained, split, gamma=0.0).weights_hash() == tuned.weights_hash()
     assert run("neggrad+", trained, split, alpha=1.0, weight_decay=5e-4).weights_hash() == tuned.weights_hash()
+    steps, turn = (-(-len(data) // 8) for data in (split.retain, split.forget))
+    short, batch = split.retain.subset(range(8 * turn * (steps // turn))), {"batch_size": 8}
+    mixed = edit("neggrad+", trained, split.forget, short, seed=1, epochs=1, alpha=0.0, weight_decay=5e-4, **batch)
+    ascended = run("ga", trained, split, epochs=steps // turn, **batch)
+    assert mixed.weights_hash() == ascended.weights_hash()
 
 
 def test_the_penalty_makes_weights_smaller(trained: Classifier, split: ForgetSplit) -> None:
