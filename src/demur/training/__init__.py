@@ -14,6 +14,7 @@ __all__, __getattr__, __dir__ = attach(
         "Objective": "objective",
         "ObjectiveTrainer": "trainer",
         "Plan": "plan",
+        "PrototypeRelationDistillation": "continual",
         "ReferenceScores": "references",
         "RefuseSettings": "settings",
         "TrainSettings": "settings",
@@ -24,6 +25,7 @@ __all__, __getattr__, __dir__ = attach(
         "progress_bar": "progress",
         "relative_fisher": "fila",
         "score_reference": "references",
+        "stream_scores": "continual",
         "train": "run",
     },
 )
