@@ -11,6 +11,8 @@ suites = Registry(
     group="demur.suites",
     builtins={
         "abstention": "demur.audits.abstention",
+        "classifier-unlearning": "demur.audits.classifiers.suite",
+        "corrective": "demur.audits.classifiers.corrective_suite",
         "coverage": "demur.audits.coverage",
         "safe-eraser": "demur.audits.safe_eraser",
         "honesty": "demur.audits.honesty_run",
@@ -18,8 +20,10 @@ suites = Registry(
         "parity": "demur.audits.parity_run",
         "refusal": "demur.audits.refusal",
         "removal": "demur.audits.removal_run",
+        "representation": "demur.audits.classifiers.representation_suite",
         "tofu": "demur.audits.tofu_run",
         "wmdp": "demur.audits.multiple_choice",
+        "worst-case": "demur.audits.classifiers.worst_case_suite",
     },
 )
 """Every suite: a function that takes an `AuditRequest` and a progress callback, writes results and samples into the

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from demur.reports.abstention_glossary import describe_abstention
+from demur.reports.classifier_glossary import describe_classifier
+from demur.reports.continual_glossary import describe_continual
 from demur.reports.coverage_glossary import describe_coverage
+from demur.reports.forget_sets_glossary import describe_corrective, describe_worst_case
 from demur.reports.parity_glossary import describe_parity
 from demur.reports.poisoning_glossary import describe_poisoning
+from demur.reports.recourse_glossary import describe_recourse
 from demur.reports.refusal_glossary import describe_refusal
 from demur.reports.removal_glossary import describe_removal
+from demur.reports.representation_glossary import describe_representation
 from demur.runs import Better
 
 __all__ = ["ARROWS", "GROUPS", "HEADLINE", "SAMPLE_NUMBERS", "Description", "describe"]
@@ -218,6 +224,30 @@ SAMPLE_NUMBERS: dict[str, tuple[str, str]] = {
 
 _KNOWN = {d.metric: d for d in _SUMMARY}
 
+# Suite → a metric's label, group, definition and direction, and most often its interval.
+_SUITES: dict[str, Callable[[str], Any]] = {
+    "abstention": describe_abstention,
+    "classifier-unlearning": describe_classifier,
+    "continual": describe_continual,
+    "corrective": describe_corrective,
+    "coverage": describe_coverage,
+    "forget": describe_classifier,
+    "parity": describe_parity,
+    "poisoning": describe_poisoning,
+    "recourse": describe_recourse,
+    "refusal": describe_refusal,
+    "removal": describe_removal,
+    "representation": describe_representation,
+    "worst-case": describe_worst_case,
+}
+
+
+def _interval(suite: str, metric: str) -> str:
+    """The interval of metrics whose suite does not say it one by one."""
+    if suite == "removal":
+        return _FACTS
+    return _BOOTSTRAP if metric.endswith("_rouge") else _EXACT
+
 
 def describe(metric: str) -> Description:
     """The glossary entry of a metric; one that is not known gets its own name and no definition.
@@ -231,28 +261,14 @@ def describe(metric: str) -> Description:
         attack = metric.removeprefix("mia_")
         if attack in _ATTACKS:
             return _attack(metric, attack)
-    if metric.startswith("removal/"):
-        label, group, definition, better = describe_removal(metric.removeprefix("removal/"))
-        return Description(metric, label, group, better, "share", definition, _FACTS)
     for prefix, group in _SETS.items():
         measure = metric.removeprefix(prefix + "_")
         if metric.startswith(prefix + "_") and measure in _MEASURES:
             return _measure(metric, prefix, group, measure)
-    if metric.startswith("abstention/"):
-        label, group, definition, better, interval = describe_abstention(metric.removeprefix("abstention/"))
-        return Description(metric, label, group, better, "share", definition, interval)
-    if metric.startswith("coverage/"):
-        label, group, definition, better, interval = describe_coverage(metric.removeprefix("coverage/"))
-        return Description(metric, label, group, better, "share", definition, interval)
-    if metric.startswith("parity/"):
-        label, group, definition, better, interval = describe_parity(metric.removeprefix("parity/"))
-        return Description(metric, label, group, better, "share", definition, interval)
-    if metric.startswith("poisoning/"):
-        label, group, definition, better = describe_poisoning(metric.removeprefix("poisoning/"))
-        interval = _BOOTSTRAP if metric.endswith("_rouge") else _EXACT
-        return Description(metric, label, group, better, "share", definition, interval)
-    if metric.startswith("refusal/"):
-        label, group, definition, better, interval = describe_refusal(metric.removeprefix("refusal/"))
+    suite, _, name = metric.partition("/")
+    if name and suite in _SUITES:
+        label, group, definition, better, *told = _SUITES[suite](name)
+        interval = told[0] if told else _interval(suite, name)
         return Description(metric, label, group, better, "share", definition, interval)
     if "/" in metric and metric.startswith(("muse", "wmdp")):
         return _texts_and_choices(metric)

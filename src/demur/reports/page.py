@@ -19,9 +19,11 @@ import demur
 from demur.errors import UsageError
 from demur.files import atomic_write
 from demur.reports.abstention_view import abstention_views
+from demur.reports.classifier_view import classifier_views
 from demur.reports.coverage_view import coverage_views
 from demur.reports.displacement_view import displacement_views
 from demur.reports.evidence import Evidence, Model, Role, Run, read_runs
+from demur.reports.forget_sets_view import corrective_views, worst_case_views
 from demur.reports.glossary import ARROWS, GROUPS, HEADLINE, describe
 from demur.reports.parity_view import parity_views
 from demur.reports.plots import STYLE, Line, Mark, forgetting_plot, marker, quality_plot, quality_scale, trajectory_plot
@@ -29,6 +31,7 @@ from demur.reports.provenance import differing_settings, notices, provenance
 from demur.reports.questions import embed_json, questions_data
 from demur.reports.refusal_view import refusal_views
 from demur.reports.removal_view import removal_data, removal_views
+from demur.reports.representation_view import representation_figures
 from demur.reports.suite_sections import main_models, suite_sections
 from demur.reports.tables import footnotes, full_table, headline_table
 from demur.reports.verdict import Rules, Verdict, judge
@@ -110,11 +113,15 @@ def _render(evidence: Evidence) -> str:
         judged=[Judged(run, _judge(evidence, run)) for run in main],
         sections=suite_sections(evidence),
         abstentions=abstention_views(evidence),
+        classifiers=classifier_views(evidence),
+        correctives=corrective_views(evidence),
         coverages=coverage_views(evidence),
         displacements=displacement_views(evidence),
         parities=parity_views(evidence),
         refusals=refusal_views(evidence),
         removals=removal_views(evidence),
+        representations=representation_figures(evidence),
+        worst_cases=worst_case_views(evidence),
         removals_json=Markup(embed_json(removal_data(evidence))),
         rules=Rules().sentences(),
         notices=notices(evidence),

@@ -13,15 +13,22 @@ __all__ = ["SuiteSection", "main_models", "suite_sections"]
 
 _TITLES = {
     "abstention": "Certainty and abstention",
+    "classifier-unlearning": "Forgetting in a classifier",
+    "corrective": "Only some of the bad rows are known",
+    "continual": "Task after task",
     "coverage": "Coverage of repeated sampling",
+    "forget": "Accuracy before and after",
     "refusal": "Refusals and over-refusals",
     "honesty": "Honesty and helpfulness",
     "parity": "Refusals by group",
     "poisoning": "Poisoning",
+    "recourse": "Recourse under deletions",
     "removal": "Removal or suppression",
+    "representation": "What the features still know",
     "muse": "MUSE",
     "wmdp": "Multiple choice",
     "safe-eraser": "SafeEraser",
+    "worst-case": "The hardest rows to forget",
 }
 
 

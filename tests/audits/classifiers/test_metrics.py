@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 
 from demur.audits.classifiers import (
     activation_distance,
@@ -15,12 +16,16 @@ from demur.audits.classifiers import (
     gaussian_lira,
     kl_of_margins,
     margins,
+    mia_class_threshold,
     mia_confidence,
     mia_entropy,
     mia_loss,
     modified_entropy,
+    output_kl,
+    prediction_agreement,
     tug_of_war,
     u_lira,
+    u_lira_tpr,
     zero_retrain_forgetting,
 )
 from demur.errors import UsageError
@@ -63,6 +68,13 @@ def test_activation_distance_is_euclidean() -> None:
     assert activation_distance(P[:1], Q[:1]) == pytest.approx(np.sqrt(0.09 + 0.04 + 0.01))
 
 
+def test_agreement_and_output_divergence() -> None:
+    assert prediction_agreement(P.log(), Q.log()) == 0.5  # 0, 1 and 0, 2, where a tie goes to the first
+    wanted = np.mean([scipy_entropy(q, p) for p, q in zip(P.numpy(), Q.numpy(), strict=True)])
+    assert output_kl(P.log() + 3, Q.log()) == pytest.approx(wanted)
+    assert output_kl(P.log(), P.log()) == pytest.approx(0)
+
+
 def test_entropies_on_worked_numbers() -> None:
     p = np.array([[0.7, 0.2, 0.1]])
     assert entropy(p)[0] == pytest.approx(0.801819, abs=1e-6) == pytest.approx(scipy_entropy(p[0]), abs=1e-6)
@@ -78,6 +90,55 @@ def test_the_attacks_count_in_the_directions_they_are_named_by() -> None:
     assert mia_entropy(sure, unsure, sure[:50]) > 0.9 > 0.1 > mia_entropy(sure, unsure, unsure[:50])
     assert mia_loss(sure, unsure) > 0.95
     assert mia_loss(sure, draw.uniform(0, 0.1, 200)) == pytest.approx(0.5, abs=0.15)
+
+
+def test_modified_entropy_as_the_copied_code_has_it_is_another_number() -> None:
+    p, labels = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]]), np.array([0, 1])
+    # Classes 0 and 1 are some row's label, so (1 - p) stands for p in both columns of both rows.
+    wanted = [
+        -(0.3 * np.log(0.7) + 0.8 * np.log(0.2) + 0.1 * np.log(0.1)),
+        -(0.8 * np.log(0.2) + 0.5 * np.log(0.5) + 0.3 * np.log(0.3)),
+    ]
+    assert modified_entropy(p, labels, compat=True) == pytest.approx(wanted)
+    assert modified_entropy(p[:1], labels[:1])[0] == pytest.approx(0.162167, abs=1e-6)
+
+
+def test_the_confidence_attack_takes_the_first_rows_or_draws_them() -> None:
+    draw = np.random.default_rng(0)
+    retain = np.concatenate([draw.uniform(0, 0.3, 60), draw.uniform(0.9, 1, 540)])  # the first ones are unusual
+    test, forget = draw.uniform(0.3, 0.9, 60), draw.uniform(0.9, 1, 40)
+    assert mia_confidence(retain, test, forget) == mia_confidence(retain, test, forget, seed=0) < 0.1
+    assert mia_confidence(retain, test, forget, seed=None) > 0.9
+    both = [np.stack([side, side], 1) for side in (retain, test, forget)]
+    assert mia_confidence(*both) < 0.1
+
+
+def test_the_confidence_attack_is_scikit_learn_s_machine() -> None:
+    draw = np.random.default_rng(2)
+    retain, test, forget = draw.beta(5, 1, 50), draw.beta(3, 1, 50), draw.beta(4, 1, 30)
+    attack = SVC(C=3, gamma="auto", kernel="rbf").fit(np.concatenate([retain, test])[:, None], np.repeat([1, 0], 50))
+    assert mia_confidence(retain, test, forget) == 1 - attack.predict(forget[:, None]).mean()
+
+
+def test_class_thresholds_by_brute_force() -> None:
+    draw = np.random.default_rng(3)
+    sides = [(draw.normal(shift, 1, 40).round(1), draw.integers(0, 2, 40)) for shift in (1, 0, 0.8, 0)]
+    members, unseen, target, target_unseen = sides
+    called = {"target": 0.0, "unseen": 0.0}
+    for label in (0, 1):
+        known, other = (side[0][side[1] == label] for side in (members, unseen))
+        best = max((((known >= t).mean() + (other < t).mean()) / 2, -i, t) for i, t in enumerate([*known, *other]))[2]
+        called["target"] += (target[0][target[1] == label] >= best).sum()
+        called["unseen"] += (target_unseen[0][target_unseen[1] == label] < best).sum()
+    found = mia_class_threshold(members, unseen, target, target_unseen)
+    assert found.member_rate == pytest.approx(called["target"] / 40)
+    assert found.nonmember_rate == pytest.approx(called["unseen"] / 40)
+
+
+def test_a_class_without_shadow_rows_has_no_threshold() -> None:
+    some = (np.ones(4), np.array([0, 0, 1, 1]))
+    with pytest.raises(UsageError, match="no shadow rows of class 2"):
+        mia_class_threshold(some, some, (np.ones(1), np.array([2])), some)
 
 
 def test_the_entropy_attack_is_scikit_learn_s_regression() -> None:
@@ -110,6 +171,18 @@ def test_lira_tells_apart_what_differs_and_nothing_else() -> None:
     assert same.mean() == pytest.approx(0.5, abs=0.05) and apart.mean() > 0.99
     with pytest.raises(UsageError, match="four models"):
         u_lira(np.zeros((3, 5)), np.zeros((9, 5)))
+
+
+def test_the_sure_part_of_an_attack_is_counted_at_a_share_of_false_alarms() -> None:
+    draw = np.random.default_rng(0)
+    unseen = draw.normal(0, 1, (80, 50))
+    assert u_lira_tpr(draw.normal(9, 1, (80, 50)), unseen) == 1
+    assert u_lira_tpr(draw.normal(0, 1, (80, 50)), unseen) == pytest.approx(0.01, abs=0.015)
+    # Five rows of fifty are known beyond doubt: mean accuracy hardly shows them, this does.
+    few = np.concatenate([draw.normal(9, 1, (80, 5)), draw.normal(0, 1, (80, 45))], 1)
+    assert u_lira(few, unseen).mean() < 0.58 and u_lira_tpr(few, unseen) == pytest.approx(0.1, abs=0.02)
+    with pytest.raises(UsageError, match="needs 100 judged rows, not 10"):
+        u_lira_tpr(np.zeros((10, 2)), np.zeros((10, 2)))
 
 
 def test_lira_attacks_each_row_by_itself() -> None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from demur.errors import UsageError
 
-__all__ = ["gaussian_lira", "u_lira"]
+__all__ = ["gaussian_lira", "u_lira", "u_lira_tpr"]
 
 _FLOOR = 1e-6
 
@@ -25,11 +25,17 @@ def gaussian_lira(
     Returns:
         (models, rows) probabilities.
     """
+    return np.asarray(1 / (1 + np.exp(np.clip(-_log_odds(value, unlearned, unseen), -700, 700))))
+
+
+def _log_odds(
+    value: NDArray[np.float64], unlearned: NDArray[np.float64], unseen: NDArray[np.float64]
+) -> NDArray[np.float64]:
     logs = []
     for side in (unlearned, unseen):
         mean, spread = side.mean(0), np.maximum(side.std(0), _FLOOR)
         logs.append(-0.5 * ((value - mean) / spread) ** 2 - np.log(spread))
-    return np.asarray(1 / (1 + np.exp(np.clip(logs[1] - logs[0], -700, 700))))
+    return np.asarray(logs[0] - logs[1])
 
 
 def u_lira(unlearned: NDArray[np.float64], unseen: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -44,11 +50,39 @@ def u_lira(unlearned: NDArray[np.float64], unseen: NDArray[np.float64]) -> NDArr
     Raises:
         UsageError: the rows differ, or a side has fewer than four models.
     """
+    found, missed = (odds > 0 for odds in _judged(unlearned, unseen))
+    return np.asarray((found.mean(0) + 1 - missed.mean(0)) / 2)
+
+
+def u_lira_tpr(unlearned: NDArray[np.float64], unseen: NDArray[np.float64], fpr: float = 0.01) -> float:
+    """Share of the unlearned models' rows that the same attack finds at a given share of false alarms.
+
+    The odds of all rows under the judged half of the models are put in one order; an attack that is right only where
+    it is surest shows here and not in its mean accuracy (Carlini et al. 2022, arXiv 2112.03570).
+
+    Args:
+        unlearned, unseen: as for `u_lira`.
+        fpr: share of the rows under models that never saw them that may be called unlearned.
+
+    Raises:
+        UsageError: as for `u_lira`; or there are fewer than 1 / fpr judged rows.
+    """
+    found, missed = _judged(unlearned, unseen)
+    allowed = int(fpr * missed.size + 1e-9)
+    if allowed < 1:
+        raise UsageError(f"a false alarm rate of {fpr:g} needs {round(1 / fpr)} judged rows, not {missed.size}")
+    threshold = np.sort(missed, axis=None)[-allowed - 1]
+    return float((found > threshold).mean())
+
+
+def _judged(
+    unlearned: NDArray[np.float64], unseen: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log odds of "unlearned" for the second half of either side's models, fitted on the first."""
     if unlearned.ndim != 2 or unseen.ndim != 2 or unlearned.shape[1] != unseen.shape[1]:
         raise UsageError(f"U-LiRA needs (models, rows) of the same rows, not {unlearned.shape} and {unseen.shape}")
     if min(len(unlearned), len(unseen)) < 4:
         raise UsageError(f"U-LiRA needs four models on either side, not {len(unlearned)} and {len(unseen)}")
     fitted = [side[: len(side) // 2] for side in (unlearned, unseen)]
-    found = gaussian_lira(unlearned[len(unlearned) // 2 :], *fitted) > 0.5
-    missed = gaussian_lira(unseen[len(unseen) // 2 :], *fitted) > 0.5
-    return np.asarray((found.mean(0) + 1 - missed.mean(0)) / 2)
+    odds = [_log_odds(side[len(side) // 2 :], *fitted) for side in (unlearned, unseen)]
+    return odds[0], odds[1]

@@ -6,23 +6,21 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from demur.editing.ensembles import margins
 from demur.errors import UsageError
 
-__all__ = ["activation_distance", "average_gap", "margins", "tug_of_war", "zero_retrain_forgetting"]
-
-
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """(…, rows) log(p_y / (1 - p_y)), computed as z_y - logsumexp of the other logits, which stays finite.
-
-    Args:
-        logits: (…, rows, classes).
-        labels: (rows,) class numbers.
-    """
-    places = labels.expand(logits.shape[:-1])[..., None]
-    own = logits.gather(-1, places)[..., 0]
-    return own - logits.scatter(-1, places, -torch.inf).logsumexp(-1)
+__all__ = [
+    "activation_distance",
+    "average_gap",
+    "margins",
+    "output_kl",
+    "prediction_agreement",
+    "tug_of_war",
+    "zero_retrain_forgetting",
+]
 
 
 def tug_of_war(found: Mapping[str, float], wanted: Mapping[str, float]) -> float:
@@ -78,3 +76,13 @@ def zero_retrain_forgetting(probabilities: Tensor, untrained: Tensor, compat: bo
 def activation_distance(probabilities: Tensor, retrained: Tensor) -> float:
     """Mean Euclidean distance between two models' (rows, classes) probabilities."""
     return float((probabilities - retrained).norm(dim=1).mean())
+
+
+def prediction_agreement(logits: Tensor, retrained: Tensor) -> float:
+    """Share of the rows on which two models' (rows, classes) logits name the same class."""
+    return float((logits.argmax(1) == retrained.argmax(1)).double().mean())
+
+
+def output_kl(logits: Tensor, retrained: Tensor) -> float:
+    """Mean KL(retrained ‖ model) of the classes' probabilities in nats, of (rows, classes) logits."""
+    return float(F.kl_div(logits.log_softmax(1), retrained.log_softmax(1), reduction="batchmean", log_target=True))
