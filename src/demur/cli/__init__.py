@@ -12,8 +12,8 @@ from typing import NoReturn
 __all__ = ["build", "main"]
 
 _PANELS = {
-    "The main job": ["demo", "forget", "refuse", "guard", "attack", "audit", "report", "sweep", "requests"],
-    "Models and data": ["train", "sequence", "lab", "data", "objectives", "logic", "probe"],
+    "The main job": ["demo", "forget", "refuse", "guard", "protect", "attack", "audit", "report", "sweep", "requests"],
+    "Models and data": ["train", "sequence", "continual", "lab", "data", "objectives", "logic", "probe"],
     "Papers and evidence": ["papers", "studies"],
 }
 

@@ -56,7 +56,8 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print the 
     console.print(table)
     worlds: dict[tuple[str, ...], str] = {}
     for name, recipe in RECIPES.items():
-        worlds.setdefault(recipe.row_splits, name)
+        if recipe.row_splits:
+            worlds.setdefault(recipe.row_splits, name)
     for splits, name in worlds.items():
         console.print(f"Rows are called lab:{name}:SPLIT, with SPLIT one of {', '.join(splits)}.")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     Settings = TypeVar("Settings", ForgetSettings, RefuseSettings, TrainSettings)
 
 __all__ = [
+    "TRAINING",
     "Device",
     "Dtype",
     "Model",
@@ -27,6 +29,7 @@ __all__ = [
     "Seed",
     "Template",
     "TrustRemoteCode",
+    "in_panels",
     "key_values",
     "parse_seeds",
     "settings_from",
@@ -118,23 +121,65 @@ _TRAINING = {
 }
 
 
-def with_training(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of every training run after its own; it takes them as keyword arguments."""
-    signature = inspect.signature(verb, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    shared = [
+def with_options(added: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb options after its own; it takes them as keyword arguments.
+
+    Args:
+        added: the options, with their annotations.
+    """
+
+    def give(verb: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(verb, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+
+        @functools.wraps(verb)
+        def wrapped(*args: Any, **given: Any) -> None:
+            verb(*args, **given)
+
+        parameters = [*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in added)]
+        wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped
+
+    return give
+
+
+with_training = with_options(
+    [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in _TRAINING.items()
     ]
+)
+"""Give a verb the options of every training run."""
 
-    @functools.wraps(verb)
-    def wrapped(*args: Any, **given: Any) -> None:
-        verb(*args, **given)
+TRAINING = tuple(name for name in _TRAINING if name not in ("seed", "recipe"))
+"""Names of the options that decide how a language model is trained."""
 
-    parameters = [*own, *shared]
-    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapped
+
+def in_panels(panels: Mapping[str, Sequence[str]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Show some of a verb's options under headings of their own in its help.
+
+    Args:
+        panels: heading → names of the verb's parameters.
+    """
+    heading = {name: panel for panel, names in panels.items() for name in names}
+
+    def placed(parameter: inspect.Parameter) -> inspect.Parameter:
+        if parameter.name not in heading:
+            return parameter
+        kind, info = get_args(parameter.annotation)
+        info = copy.copy(info)
+        info.rich_help_panel = heading[parameter.name]
+        return parameter.replace(annotation=Annotated[kind, info])
+
+    def place(verb: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(verb, eval_str=True)
+        parameters = [placed(parameter) for parameter in signature.parameters.values()]
+        verb.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        verb.__annotations__ = {p.name: p.annotation for p in parameters}
+        return verb
+
+    return place
 
 
 def settings_from(kind: type[Settings], given: Mapping[str, Any]) -> Settings:

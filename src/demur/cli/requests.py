@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from demur.cli import options
-from demur.cli.forget import forget
+from demur.cli.forget import TEXT, forget
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,23 +24,12 @@ app = typer.Typer(help="Answer deletion requests over time, and prove it.", no_a
 _Ledger = Annotated[Path, typer.Argument(metavar="LEDGER", show_default=False, help="The ledger's folder.")]
 _Id = Annotated[int, typer.Argument(metavar="ID", show_default=False, help="Number of a request.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_OWN = {"out", "model", "forget", "retain", "holdout", "trajectory", "reference", "recipe", "option"}
-
-
-def _with_forget_settings(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `demur forget` that say how to forget, under the same names."""
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    theirs = {name: p for name, p in inspect.signature(forget).parameters.items() if name not in _OWN}
-    hints = get_type_hints(forget, include_extras=True) | get_type_hints(function, include_extras=True)
-    added = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[name]) for name, p in theirs.items()]
-    own = [p.replace(annotation=hints[p.name]) for p in own]
-    function.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    function.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
-    return function
+_HOW = {*TEXT, *options.TRAINING, "seed"} - {"retain", "holdout", "reference", "trajectory"}
+"""The options of `demur forget` that say how a language model forgets."""
 
 
 @app.command("init")
-@_with_forget_settings
+@options.with_options([p for name, p in inspect.signature(forget).parameters.items() if name in _HOW])
 def init(
     ledger: _Ledger,
     *,
