@@ -71,7 +71,8 @@ def test_the_documentation_has_a_section_for_every_built_paper_and_no_other():
 def test_every_registered_study_belongs_to_a_built_paper():
     from demur.studies import studies
 
-    assert set(studies.names()) == {paper.study for paper in BUILT}
+    of_no_paper = {"classifier-unlearning-metrics"}  # what papers on classifiers measure by, gathered from many
+    assert set(studies.names()) - of_no_paper == {paper.study for paper in BUILT}
 
 
 @pytest.mark.parametrize(
