@@ -15,6 +15,10 @@ for name in (
     "guard_overhead",
     "dpo_step",
     "ches",
+    "classifier_methods",
+    "ssd",
+    "ensembles",
+    "attribution",
 ):
     print(f"== {name}", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

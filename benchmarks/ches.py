@@ -20,7 +20,7 @@ PAIRS, BATCH = 10_000, 16
 
 
 def prepared(count: int) -> tuple[Any, Any]:
-    """A model of 4 layers and width 256, and as many pairs, each with a prompt of its own."""
+    """A model of the size of the lab's, and as many pairs, each with a prompt of its own."""
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -33,15 +33,15 @@ def prepared(count: int) -> tuple[Any, Any]:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=4,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=1024,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    lm = LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "chat", "4 layers")
+    lm = LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "chat", "2 layers")
     source = [row for split in ("forget", "retain") for row in _pairs(question_answer, world.rows(split))]
     rows = [(f"({i}) {q}", won, lost) for i in range(count) for q, won, lost in [source[i % len(source)]]]
     return lm, Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in rows])
@@ -91,7 +91,7 @@ def summary(scores: Any) -> dict[str, float]:
     return {"mean": float(np.mean(scores)), "spread": float(np.std(scores)), "last": float(scores[-1])}
 
 
-def compare(pairs: int = PAIRS, rounds: int = 3) -> dict[str, Any]:
+def compare(pairs: int = PAIRS, rounds: int = 2) -> dict[str, Any]:
     """Both sides in turn, then demur alone with fewer pairs."""
     records = measure.in_turn(__spec__.name, ("demur", "loop"), rounds, [str(pairs)])
     for ours, theirs in zip(records["demur"], records["loop"], strict=True):
