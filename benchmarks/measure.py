@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def measured(work: Callable[[], Any]) -> tuple[Any, float, int]:
     return value, time.perf_counter() - started, resident("VmHWM") - before
 
 
-def in_turn(module: str, sides: tuple[str, str], rounds: int, arguments: list[str]) -> dict[str, list[dict[str, Any]]]:
+def in_turn(module: str, sides: Sequence[str], rounds: int, arguments: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Run `python -m module SIDE` for both sides alternately; each prints one JSON line last."""
     out: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
