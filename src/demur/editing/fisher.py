@@ -42,7 +42,7 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """The importance of each parameter for a set (Foster et al. 2023, arXiv 2308.07707).
 
-    I = mean (∂ℓ/∂θ)², over samples or over batches; in evaluation mode, in float32, many gradients at once.
+    I = mean (∂ℓ/∂θ)², over samples or over batches; in evaluation mode, in float32.
 
     Args:
         model: left as it is.
