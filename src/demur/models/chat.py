@@ -96,8 +96,7 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[in
     """
     check_images(lm, prompts, [str(i) for i in range(len(prompts))])
     out = _fronts(lm, prompts, [""] * len(prompts))
-    for row, ids in enumerate(out):
-        _check_length(lm, len(ids) + 1, f"prompt {row}")
+    _check_lengths(lm, [len(ids) + 1 for ids in out], [f"prompt {row}" for row in range(len(out))])
     return out
 
 
@@ -144,8 +143,8 @@ def encode(
         if whole[:border] != front:
             border = next((i for i, (a, b) in enumerate(zip(front, whole, strict=False)) if a != b), len(whole))
         whole = _end_once(lm.tokenizer, whole, border, eos)
-        _check_length(lm, len(whole), f"row {name!r}")
         out.append(Encoded(whole, border, name, *picture_source(lm, prompt)))
+    _check_lengths(lm, [len(e.input_ids) for e in out], [f"row {name!r}" for name in names])
     return out
 
 
@@ -195,8 +194,10 @@ def _end_once(tokenizer: PreTrainedTokenizerBase, ids: list[int], border: int, e
     return [*ids, eos]
 
 
-def _check_length(lm: LanguageModel, length: int, what: str) -> None:
-    if lm.context is not None and length > lm.context:
-        raise UsageError(
-            f"{what} takes {length} tokens, more than the {lm.context} that {lm.name} can read: shorten or drop it"
-        )
+def _check_lengths(lm: LanguageModel, lengths: Sequence[int], names: Sequence[str]) -> None:
+    context = lm.context
+    for length, name in zip(lengths, names, strict=True):
+        if context is not None and length > context:
+            raise UsageError(
+                f"{name} takes {length} tokens, more than the {context} that {lm.name} can read: shorten or drop it"
+            )

@@ -74,7 +74,12 @@ def _by_prefix(
     lm: LanguageModel, encoded: Sequence[Encoded], groups: Sequence[list[int]], batch_size: int
 ) -> Iterator[tuple[list[int], Tensor]]:
     """The same for rows that share prompts, each prompt read once."""
-    ordered = sorted(groups, key=lambda g: max(len(encoded[i].input_ids) for i in g))
+    def lengths_of(group: list[int]) -> tuple[int, int]:
+        """Answers are read once each and their prompt once for all: their length counts first, to four tokens."""
+        prompt = encoded[group[0]].prompt_length
+        return max(len(encoded[i].input_ids) - prompt for i in group) // 4, prompt
+
+    ordered = sorted(groups, key=lengths_of)
     while ordered:
         taken = [ordered.pop(0)]
         while ordered and sum(map(len, taken)) + len(ordered[0]) <= batch_size:

@@ -228,13 +228,13 @@ def encode_pairs(lm: LanguageModel, dataset: Dataset, start: int, stop: int) -> 
         raise UsageError(f"preference pairs need the columns {', '.join(sorted(missing))}")
     part = dataset[start:stop]
     names = [str(i) for i in part.get("id", range(start, min(stop, len(dataset))))]
-    sides = []
     for side in ("chosen", "rejected"):
         empty = next((i for i, text in zip(names, part[side], strict=True) if not text.strip()), None)
         if empty is not None:
             raise UsageError(f"row {empty!r}: the {side} answer is empty")
-        sides.append(encode(lm, part["prompt"], part[side], names))
-    return [item for pair in zip(*sides, strict=True) for item in pair]
+    # In one call, which renders and tokenises a prompt once for both answers.
+    both = encode(lm, 2 * part["prompt"], part["chosen"] + part["rejected"], 2 * names)
+    return [item for pair in zip(both[: len(names)], both[len(names) :], strict=True) for item in pair]
 
 
 def _pair_states(
