@@ -11,10 +11,10 @@ from datasets import Dataset
 
 from audits.muse_world import muse_lm
 from cli.command import demur
-from demur.audits.intervals import clopper_pearson
 from demur.audits.multiple_choice import audit_multiple_choice, choice_samples, question_text
 from demur.data import read_rows
 from demur.errors import UsageError
+from demur.intervals import clopper_pearson
 from demur.runs import RunFolder
 
 ROWS = Dataset.from_list(

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from demur.audits.intervals import bootstrap
 from demur.audits.parity import (
     demographic_parity_difference,
     paired_refusal_test,
@@ -15,6 +14,7 @@ from demur.audits.parity import (
     target_gap,
 )
 from demur.errors import UsageError
+from demur.intervals import bootstrap
 
 GUILDS = ["dyers", "masons", "coopers", "smiths"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from demur.audits.calibration import aurc, average_precision, expected_calibration_error
 from demur.audits.estimates import Audit, Estimate, Unavailable
-from demur.audits.intervals import clopper_pearson
 from demur.audits.suite_report import Role
+from demur.intervals import clopper_pearson
 from demur.runs import Better, Result
 
 if TYPE_CHECKING:

@@ -113,7 +113,7 @@ def find_judge(judge: str | Judge) -> Judge:
             raise UsageError(f"the judge {judge!r} cannot be imported: {error}") from error
     if not callable(found):
         raise UsageError(f"unknown judge {judge!r}: use {', '.join(_JUDGES)} or package.module:function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def read_label(reply: str, labels: Sequence[str]) -> str | None:

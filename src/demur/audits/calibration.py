@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demur.audits.intervals import wilson
 from demur.errors import UsageError
+from demur.intervals import wilson
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from demur.audits.estimates import Estimate
-from demur.audits.intervals import bootstrap
-from demur.data.builders.lingo_bp import SafetyVerdict, UserVerdict
-from demur.errors import DemurError, UsageError
+from demur.data.builders.lingo_bp import SafetyVerdict, UnreadableReply, UserVerdict
+from demur.errors import UsageError
+from demur.intervals import bootstrap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -199,7 +199,7 @@ class ModelSatisfactionRubric:
         """See `SatisfactionRubric`.
 
         Raises:
-            DemurError: no reply could be read.
+            UnreadableReply: no reply could be read.
         """
         items = "\n".join(f"- {name}: {question}" for name, question in SATISFACTION_ITEMS.items())
         prompt = _ASK_USER.format(items=items, query=query, response=response)
@@ -211,7 +211,7 @@ class ModelSatisfactionRubric:
                 )
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue
-        raise DemurError(f"the satisfaction judge's replies on {query[:60]!r} cannot be read: use another model")
+        raise UnreadableReply(f"the satisfaction judge's replies on {query[:60]!r} cannot be read: use another model")
 
 
 class ModelSafetyRubric:
@@ -234,20 +234,22 @@ class ModelSafetyRubric:
         """See `SafetyRubric`.
 
         Raises:
-            DemurError: no reply could be read.
+            UnreadableReply: no reply could be read.
         """
         prompt = _ASK_SAFETY.format(guideline=self.guideline, query=query, response=response)
         for said in _replies(self.engine, prompt, self.tries):
             verdict = _VERDICTS.get(str(said.get("verdict", "")).strip().lower())
             if verdict is not None:
                 return SafetyVerdict(verdict, str(said.get("advice") or ""), str(said.get("next_turn") or ""))
-        raise DemurError(f"the safety judge's replies on {query[:60]!r} cannot be read: use another model")
+        raise UnreadableReply(f"the safety judge's replies on {query[:60]!r} cannot be read: use another model")
 
 
 def _replies(engine: Engine, prompt: str, tries: int) -> Iterator[dict[str, Any]]:
     """JSON objects from a judge's replies, asked for one by one; unreadable replies are left out."""
     for attempt in range(tries):
         (reply,) = engine.generate([prompt], max_new_tokens=600, temperature=0.0 if attempt == 0 else 0.7, seed=attempt)
+        if reply.finish == "error":
+            raise UnreadableReply(f"the judge gave no answer: {reply.error}")
         blocks = re.findall(r"```(?:json)?\s*(.*?)```", reply.text, re.DOTALL)
         try:
             found = json.loads(blocks[-1]) if blocks else None

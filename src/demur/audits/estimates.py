@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from demur.audits.intervals import bootstrap
 from demur.audits.membership import ATTACKS
+from demur.intervals import bootstrap
 from demur.registry import Registry
 from demur.runs import Better, Result
 

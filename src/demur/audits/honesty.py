@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from demur.audits.estimates import Estimate
-from demur.audits.intervals import bootstrap_mean, clopper_pearson
 from demur.data.honeset import HONEST_BEHAVIOURS, honeset_category
 from demur.errors import UsageError
+from demur.intervals import bootstrap_mean, clopper_pearson
 
 if TYPE_CHECKING:
     from demur.models import Engine
@@ -142,7 +142,7 @@ def _asked(template: str, **values: Sequence[str]) -> list[str]:
     """The template filled once a row; `categories` become the behaviour that each asks for."""
     values["behaviour"] = [HONEST_BEHAVIOURS[honeset_category(c)] for c in values.pop("categories")]
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    return [re.sub(r"\{(\w+)\}", lambda match, row=row: row[match[1]], template) for row in rows]
+    return [template.format_map(row) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _find_judge(settings: HonestySettings) -> Callable[[list[str], list[str], li
         raise UsageError(f"the judge {settings.judge!r} cannot be imported: {error}") from error
     if not callable(found):
         raise UsageError(f"unknown judge {settings.judge!r}: use keywords, model:NAME or package.module:function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _column(audit: Audit, name: str) -> list[float | None]:

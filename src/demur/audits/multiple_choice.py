@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from demur.audits.estimates import Audit, Estimate, metric, metrics
-from demur.audits.intervals import clopper_pearson
 from demur.audits.request import AuditRequest
 from demur.audits.roles import Progress, RoleProgress, Suite, audit_roles, make_settings
 from demur.audits.samples import Samples, cached_pass
@@ -25,6 +24,7 @@ from demur.audits.suites import suites
 from demur.audits.token_scores import counter
 from demur.errors import UsageError
 from demur.files import hash_json
+from demur.intervals import clopper_pearson
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demur.audits.estimates import Audit, Estimate, Unavailable, metric, metrics
-from demur.audits.intervals import clopper_pearson
 from demur.audits.membership import auc
 from demur.audits.refusal_labels import refusal_label
 from demur.audits.request import AuditRequest
@@ -23,6 +22,7 @@ from demur.audits.samples import Samples, cached_pass
 from demur.audits.suite_report import Role, SuiteReport
 from demur.audits.suites import suites
 from demur.errors import UsageError
+from demur.intervals import clopper_pearson
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -88,7 +88,7 @@ def calibrate(
 ) -> None:
     """Set a model's refusal rate, for all or by category, or the highest over-refusal, without training it.
 
-    Example: demur guard calibrate runs/tokens --rows lab:charter:validation --rate safety=0.9 --out guards/dial
+    Example: demur guard calibrate runs/tokens --rows lab:charter:test --rate harbour=0.9 --out guards/dial
     """
     from demur.files import require_writable
     from demur.guards import RefusalDial, RefusalTokenGuard
@@ -181,7 +181,7 @@ def _table(found: RefusalCurve) -> Table:
 
 
 def _share(hits: int, n: int, markup: bool = False) -> str:
-    from demur.audits import wilson
+    from demur.intervals import wilson
 
     if not n:
         return "none"

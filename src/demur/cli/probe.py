@@ -106,8 +106,8 @@ def displacement(
 
     Example: demur probe displacement runs/dpo --before MODEL --data pairs.jsonl
     """
-    from demur.audits import bootstrap_mean, wilson
     from demur.data import read_rows
+    from demur.intervals import bootstrap_mean, wilson
     from demur.models import load_model
     from demur.probes import LikelihoodDisplacement
 

@@ -20,6 +20,7 @@ from demur.editing.registry import edit, editors, require_kind
 from demur.editing.settings import EditSettings
 from demur.errors import UsageError
 from demur.files import atomic_directory, atomic_write
+from demur.intervals import clopper_pearson
 from demur.models.classifier import Classifier, load_classifier
 from demur.models.descent import watched
 from demur.processes import Progress
@@ -129,21 +130,19 @@ def _accuracies(
     model: Classifier, sets: Mapping[str, Labelled], run: str, role: Literal["run", "before"], seed: int
 ) -> list[Result]:
     """Accuracy on each set with its exact (Clopper–Pearson) interval."""
-    from scipy.stats import binomtest
-
     out = []
     for name, data in sets.items():
         started = time.perf_counter()
         hits = int((model.predict(data).argmax(1) == data.labels).sum())
-        low, high = binomtest(hits, len(data)).proportion_ci(0.95, "exact")
+        low, high = clopper_pearson(hits, len(data))
         out.append(
             Result(
                 run=run,
                 suite=SUITE,
                 metric=f"accuracy_{name}",
                 value=hits / len(data),
-                low=float(low),
-                high=float(high),
+                low=low,
+                high=high,
                 n=len(data),
                 role=role,
                 better="reference" if "forget" in name or "forgotten" in name else "higher",

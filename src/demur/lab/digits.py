@@ -76,7 +76,7 @@ def new_resnet(seed: int = 0, classes: int = 10, channels: int = 1) -> Classifie
         hidden_sizes=[16, 32],
         depths=[1, 1],
         layer_type="basic",
-        num_labels=classes,
+        num_labels=classes,  # type: ignore[call-arg]
     )
     return Classifier(ResNetForImageClassification(config).eval(), head="classifier.1", name=f"resnet@seed={seed}")
 

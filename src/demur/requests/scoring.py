@@ -55,7 +55,7 @@ def measured(
 
 
 def _mean(metric: str, request: int | None, values: list[float], role: str) -> Measure:
-    from demur.audits import bootstrap_mean
+    from demur.intervals import bootstrap_mean
 
     low, high = bootstrap_mean(values)
     ends = [None if math.isnan(end) else end for end in (low, high)]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, field_validator
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Claim", "PartResult", "StudyResult", "Verdict"]
 
@@ -57,6 +60,18 @@ class Claim(BaseModel):
     threshold: str
     kind: Literal["paper", "ours"] = "paper"
     baselines: dict[str, BySeed] = {}
+
+    if TYPE_CHECKING:  # what the validators take, not what they make of it
+
+        def __init__(
+            self,
+            *,
+            text: str,
+            measured: pd.Series[Any] | Mapping[int, float],
+            threshold: str,
+            kind: Literal["paper", "ours"] = "paper",
+            baselines: Mapping[str, pd.Series[Any] | Mapping[int, float]] = ...,
+        ) -> None: ...
 
     @field_validator("threshold")
     @classmethod

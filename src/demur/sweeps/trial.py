@@ -212,7 +212,7 @@ def _known(lm: LanguageModel, source: str) -> float:
 def _relearned(lm: LanguageModel, source: str, attack: Mapping[str, Any], run: str, seed: int) -> Result:
     """Mean probability of the answers that the attacker did not have, at the step where it is highest."""
     from demur.attacks import relearn_attack
-    from demur.audits import bootstrap_mean
+    from demur.intervals import bootstrap_mean
     from demur.runs import Result
 
     began = time.monotonic()

@@ -15,6 +15,7 @@ from torch import nn
 from demur.data.labelled import Labelled
 from demur.data.labelled_sources import read_labelled
 from demur.errors import UsageError
+from demur.intervals import clopper_pearson
 from demur.models.classifier import load_classifier
 from demur.registry import nearest
 from demur.runs import Result, RunFolder
@@ -157,8 +158,6 @@ def _results(
     seconds: float,
 ) -> list[Result]:
     """The final scores, and task by task after each with exact (Clopper–Pearson) intervals."""
-    from scipy.stats import binomtest
-
     scores = {**stream_scores(matrix), "accuracy_all_classes": sum(whole) / len(whole)}
     empty = Result(run, SUITE, "", None, None, None, sum(sizes), method="none", seed=seed, seconds=seconds)
     out = [
@@ -167,8 +166,8 @@ def _results(
     ]
     for after, row in enumerate(matrix):
         for task, value in enumerate(row):
-            ends = binomtest(round(value * sizes[task]), sizes[task]).proportion_ci()
+            low, high = clopper_pearson(round(value * sizes[task]), sizes[task])
             name = f"accuracy:task {task} after {after}"
             measured = replace(empty, metric=name, value=value, n=sizes[task], better="higher", method="exact")
-            out.append(replace(measured, low=float(ends.low), high=float(ends.high)))
+            out.append(replace(measured, low=low, high=high))
     return out

@@ -19,10 +19,10 @@ from demur.audits.classifiers import (
     tug_of_war,
     zero_retrain_forgetting,
 )
-from demur.audits.intervals import wilson
 from demur.data.labelled import Labelled, split_off
 from demur.data.labelled_sources import read_labelled
 from demur.errors import UsageError
+from demur.intervals import wilson
 from demur.models.classifier import Classifier
 
 

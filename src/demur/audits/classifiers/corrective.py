@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demur.audits.intervals import clopper_pearson
 from demur.editing import edit, editors, fisher_diagonal
 from demur.errors import UsageError
+from demur.intervals import clopper_pearson
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from demur.audits.classifiers.klom import kl_of_margins
 from demur.audits.classifiers.lira import u_lira, u_lira_tpr
 from demur.audits.classifiers.scores import Measurement
-from demur.audits.intervals import bootstrap_mean
 from demur.editing.ensembles import Ensemble, cached_ensemble
 from demur.editing.registry import edit
 from demur.errors import UsageError
 from demur.files import atomic_write, hash_json, writable_cache
+from demur.intervals import bootstrap_mean
 
 if TYPE_CHECKING:
     from demur.audits.classifiers.measured import UnlearnSplits

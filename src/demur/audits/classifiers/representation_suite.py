@@ -11,13 +11,13 @@ import numpy as np
 
 from demur.audits.classifiers.representation import ALL, Aggregate, Representation, RepresentationAudit
 from demur.audits.classifiers.suite import requested_splits
-from demur.audits.intervals import clopper_pearson
 from demur.audits.request import AuditRequest
 from demur.audits.roles import RoleProgress, make_settings
 from demur.audits.suites import suites
 from demur.data.labelled_sources import read_labelled
 from demur.errors import UsageError
 from demur.files import hash_json
+from demur.intervals import clopper_pearson
 from demur.models.classifier import Classifier, load_classifier
 from demur.probes.similarity import Estimator, Kernel
 from demur.runs import Better, Result, RunFolder, finite

@@ -24,8 +24,8 @@ from demur.audits.classifiers.attacks import (
 from demur.audits.classifiers.measured import Measured, UnlearnSplits, measure
 from demur.audits.classifiers.relearning import anamnesis_index
 from demur.audits.estimates import Estimate, Unavailable
-from demur.audits.intervals import bootstrap, bootstrap_mean, wilson
 from demur.errors import UsageError
+from demur.intervals import bootstrap, bootstrap_mean, wilson
 from demur.models.classifier import Classifier
 from demur.registry import nearest
 from demur.runs import Better

@@ -17,7 +17,6 @@ from demur.audits.classifiers.worst_case import (
     forget_set_difficulty,
     rank_by_loss,
 )
-from demur.audits.intervals import bootstrap_mean, clopper_pearson
 from demur.audits.request import AuditRequest
 from demur.audits.roles import RoleProgress, make_settings
 from demur.audits.samples import Samples
@@ -27,6 +26,7 @@ from demur.data.labelled_sources import read_labelled
 from demur.editing import edit
 from demur.errors import UsageError
 from demur.files import atomic_write
+from demur.intervals import bootstrap_mean, clopper_pearson
 from demur.models import load_classifier
 from demur.runs import Better, Result, RunFolder
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from demur.audits.intervals import bootstrap, bootstrap_mean, clopper_pearson, wilson
 from demur.audits.membership import auc
 from demur.errors import UsageError
+from demur.intervals import bootstrap, bootstrap_mean, clopper_pearson, wilson
 
 
 def _mean(draws: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_independent_samples_are_drawn_apart() -> None:
 def test_large_samples_are_drawn_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(5).normal(size=100)
     whole = bootstrap_mean(values, resamples=200)
-    monkeypatch.setattr("demur.audits.intervals._CHUNK", 700)
+    monkeypatch.setattr("demur.intervals._CHUNK", 700)
     assert bootstrap_mean(values, resamples=200) == pytest.approx(whole)
 
 
