@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cli.command import demur
-from demur.audits.intervals import clopper_pearson
 from demur.audits.parity_run import ParityReport, parity_questions, refusal_parity_audit
 from demur.data import dataset_from_rows
 from demur.errors import RowError, UsageError
+from demur.intervals import clopper_pearson
 from demur.models import Generation
 from demur.reports import write_report
 from demur.runs import RunFolder

@@ -54,7 +54,8 @@ class Refusing(LocalEngine):
     def generate(self, prompts, **options):
         answers = super().generate(prompts, **options)
         refused = Generation("I cannot say.", (), "stop")
-        return [refused if p in self.questions else a for p, a in zip(prompts, answers, strict=True)]
+        asked = [p if isinstance(p, str) else p[-1]["content"] for p in prompts]
+        return [refused if p in self.questions else a for p, a in zip(asked, answers, strict=True)]
 
 
 def test_a_model_trained_anew_without_the_facts_is_removal_consistent(audit: UnlearningAudit):
@@ -80,6 +81,11 @@ def test_an_output_filter_before_the_model_is_suppression(audit: UnlearningAudit
     assert found.knowledge("run", "rouge")[1].mean() < 0.1 < 0.9 < found.knowledge("run", "answer")[1].mean()
     assert found.verdict.outcome == "suppression"
     assert found.recoveries["relearn"].low > 0.2, "the weights behind it are as they were"
+    assert found.recoveries["prompt_few_shot"].low > 0.2, "likelihoods are those of the weights"
+    assert found.recoveries["asked_few_shot"].high < 0.2, "asked with examples it refuses all the same"
+    assert found.recoveries["asked_role_play"].value > 0.2, "asked in other words it is not known again"
+    asked, weights = found.verdict.claims[2:4]
+    assert not any("prompt" in line for line in asked.evidence) and any("prompt" in line for line in weights.evidence)
 
 
 def test_answer_tokens_pushed_down_at_the_head_are_suppression(audit: UnlearningAudit, full, data: RemovalData):

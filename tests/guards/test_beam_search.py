@@ -140,6 +140,75 @@ def test_a_penalty_below_the_threshold_is_taken_off_the_score_once_a_word(lm: La
     assert found.score == pytest.approx(free.score - 1e-3 * len(words.split()), abs=1e-5)
 
 
+def plain_search(
+    prompt: str, phrases: Sequence[str], costs: Callable[[str], float], width: int, room: int
+) -> tuple[tuple[int, ...], float]:
+    """The same search with everything worked out anew at every step, from whole texts, for one prompt."""
+    ids, end, size = encode_prompts(LM, [prompt])[0], LM.tokenizer.eos_token_id, LM.model.config.vocab_size
+
+    def text(tokens: Sequence[int]) -> str:
+        return str(LM.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def word(tokens: Sequence[int]) -> str:
+        said = text(tokens).casefold()
+        return said[max((i + 1 for i, c in enumerate(said) if not (c.isalnum() or c in "'’-_")), default=0) :]
+
+    def cost(tokens: Sequence[int]) -> float:
+        return costs(word(tokens)) if word(tokens) else 0.0
+
+    beams: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    finished: list[tuple[tuple[int, ...], float]] = []
+    while True:
+        found = []
+        for tokens, score in beams:
+            with torch.no_grad():
+                logps = LM.model(torch.tensor([[*ids, *tokens]])).logits[0, -1].log_softmax(0).tolist()
+            allowed, before, price_of_end = [], text(tokens), cost(tokens)
+            longer = LM.tokenizer.batch_decode([[*tokens, t] for t in range(size)], skip_special_tokens=True)
+            for token, said in enumerate(longer):
+                added = said[len(before) :]
+                ends_word = token == end or (bool(added) and not (added[0].isalnum() or added[0] in "'’-_"))
+                price = price_of_end if ends_word else 0.0
+                if find_phrase(phrases, said) is None and price < math.inf:
+                    allowed.append((score + logps[token] - price, (*tokens, token)))
+            found += sorted(allowed, reverse=True)[: 2 * width]
+        dead_end, beams = beams[0], []
+        for rank, (score, tokens) in enumerate(sorted(found, reverse=True)):
+            if tokens[-1] == end:
+                finished += [(tokens, score)] if rank < width else []
+            else:
+                beams.append((tokens, score))
+            if len(beams) == width:
+                break
+        if beams and len(beams[0][0]) == room:
+            finished += [(tokens, score - cost(tokens)) for tokens, score in beams if cost(tokens) < math.inf]
+            beams = []
+        best = max((score for _, score in finished), default=-math.inf)
+        if not beams or len(finished) >= width or best >= beams[0][1]:
+            return max(finished, key=lambda f: f[1], default=dead_end)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(st.text("aeodlrs tn", min_size=1, max_size=4).filter(str.strip), max_size=4),
+    st.sampled_from(PROMPTS),
+    st.integers(1, 4),
+)
+def test_answers_and_scores_are_those_of_a_plain_search_over_whole_texts(phrases: list[str], prompt: str, width: int):
+    def costs(word: str) -> float:
+        return math.inf if len(word) > 4 else len(set(word)) / 50
+
+    def penalties(wanted: Sequence[tuple[Restriction, str]]) -> None:
+        for rule, word in wanted:
+            rule.penalties[word] = costs(word)
+
+    rule = Restriction(phrases, PhraseTrie(()), PIECES, LM.tokenizer)
+    ids = encode_prompts(LM, [prompt])
+    (found,) = beam_search(LM, ids, [rule], width=width, max_new_tokens=5, word_penalties=penalties)
+    tokens, score = plain_search(prompt, phrases, costs, width, 5)
+    assert found.tokens == tokens and found.score == pytest.approx(score, abs=1e-4)
+
+
 def test_the_best_allowed_sequence_of_a_bigram_model_is_found(monkeypatch: pytest.MonkeyPatch):
     from demur.guards import beam_search as module
 
@@ -183,7 +252,8 @@ def _search(
         model, tokenizer, device = Model(), Tokenizer(), torch.device("cpu")
 
     class Blank:
-        texts = [""] * vocabulary
+        texts = tails = [""] * vocabulary
+        within = [True] * vocabulary
         breaks = torch.zeros(vocabulary, dtype=torch.bool)
 
         def containing(self, phrase: str) -> list[int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -225,3 +226,59 @@ def test_an_engine_that_says_nothing_else_is_refused_in_the_end(tmp_path: Path):
     assert guard.generate(QUESTIONS[:1])[0].text == "ask another" and guard.engine.asked == 3  # type: ignore[attr-defined]
     guard.save(tmp_path / "guard")
     assert Guard.load(tmp_path / "guard", Parrot(["Oda Marsh"])).generate(QUESTIONS[:1])[0].text == "ask another"
+
+
+MANY = [(f"who wrote the {c} lamp?", f"Oda Marsh wrote {c}.") for c in "abcdefghijkl"]
+PLAIN = [f"how many towns are in {c} {d}?" for c in "abcd" for d in "xyz"]
+
+
+@pytest.mark.parametrize("features", ["both", "state", "words"])
+def test_a_prompt_is_flagged_where_its_probability_reaches_the_threshold(lm: LanguageModel, features: str):
+    guard = Guard(LocalEngine(lm, 4), MANY, features=features)  # type: ignore[arg-type]
+    report = guard.fit(PLAIN)
+    assert report.held_out == 24 and report.auc is not None and report.auc > 0.9
+    asked = [*(q for q, _ in MANY), *PLAIN, "who wrote that?", "a lamp in a town", "0 1 2", "towns?", "x"]
+    p = guard.classify(asked)
+    for threshold in (0.1, 0.5, 0.9, *p[:3]):
+        assert (guard.state().flagged(guard._eye, asked, threshold) == (p >= threshold)).all()
+
+
+def test_the_model_reads_only_prompts_that_its_state_could_decide(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch):
+    from demur.guards import recogniser
+
+    guard = Guard(LocalEngine(lm, 4), MANY)
+    guard.fit(PLAIN)
+    read: list[str] = []
+    monkeypatch.setattr(
+        recogniser,
+        "prompt_embeddings",
+        lambda lm, prompts, *a: (read.extend(prompts), prompt_embeddings(lm, prompts, *a))[1],
+    )
+    classifier = dataclasses.replace(guard.state().classifier, mix=(1.0, 3.0, 0.0), reach=1.0)
+    state = dataclasses.replace(guard.state(), classifier=classifier)
+    asked = [*(q for q, _ in MANY), *PLAIN, "a lamp in a town"]
+    low, high = state.classifier.bounds(state.memory.vectors(asked))
+    state.flagged(guard._eye, asked, 0.5)
+    assert read == [q for q, a, b in zip(asked, low, high, strict=True) if a < 0.5 <= b] and len(read) < len(asked)
+
+
+def test_a_side_that_says_nothing_of_unseen_prompts_weighs_nothing():
+    from demur.guards.classifier import Seen, fit_classifier
+
+    draw = np.random.default_rng(0)
+    words = np.eye(2, dtype=np.float32)[[0] * 30 + [1] * 30] + draw.normal(0, 0.1, (60, 2)).astype(np.float32)
+    noise = draw.normal(0, 1, (60, 8)).astype(np.float32)
+    classifier, report = fit_classifier(Seen(noise[:30], words[:30]), Seen(noise[30:], words[30:]))
+    a, b, _ = classifier.mix
+    assert a < 0.1 * b and report.auc == 1.0
+    mirrored, report = fit_classifier(
+        Seen(np.tile(words[:30], 4), noise[:30]), Seen(np.tile(words[30:], 4), noise[30:])
+    )
+    assert mirrored.mix[0] > mirrored.mix[1] and report.auc == 1.0
+
+
+def test_an_engine_without_states_cannot_be_guarded_by_them():
+    with pytest.raises(UsageError, match="show no hidden states"):
+        Guard(Parrot(["a"]), FORGET, features="state")
+    with pytest.raises(UsageError, match="'both', 'state' or 'words'"):
+        Guard(Parrot(["a"]), FORGET, features="neither")  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def test_exactly_the_tokens_that_complete_a_phrase_are_forbidden(phrases: list[s
     for n in range(len(tokens)):
         before = "".join(PIECES.texts[t] for t in tokens[:n])
         forbidden = {t for t in range(97) if find_phrase(wanted, before + PIECES.texts[t]) is not None}
-        assert set(rule.forbidden(state)) == forbidden
+        assert set(rule.forbidden(state).tolist()) == forbidden
         after = rule.advance(state, tokens[: n + 1])
         assert (after is None) == (tokens[n] in forbidden)
         if after is None:

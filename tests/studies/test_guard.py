@@ -14,7 +14,8 @@ SIDES = ("before", "guard", "refuse", "literal", "gold", "NPO+GD", "spans", "rat
 def verdicts(change: dict[str, float]) -> dict[str, bool]:
     values = {f"{side} {what}": 0.2 for side in SIDES for what in ("recall", "leaks", "distinct")}
     values |= {f"{side} same": 1.0 for side in ("guard", "gold", "NPO+GD", "ratio bug")}
-    values |= {"auc": 0.97, "auc half": 0.96, "auc unseen": 0.9, "flagged paraphrases": 0.8}
+    values |= {"auc": 0.97, "auc half both": 0.96, "auc half state": 0.8, "auc half words": 0.9, "auc unseen": 0.9}
+    values |= {"threshold 1.01, 7 beams recall": 0.85, "flagged paraphrases": 0.8}
     values |= {"flagged kept paraphrases": 0.1, "before recall": 0.99, "guard leaks": 0.0}
     values |= {"threshold 1.01 recall": 0.9, "ratio bug recall": 0.02}
     table = pd.DataFrame.from_dict({1: values, 2: {**values, **change}}, orient="index")
@@ -27,12 +28,12 @@ def verdicts(change: dict[str, float]) -> dict[str, bool]:
         ({}, 0),
         ({"before recall": 0.8}, 1),
         ({"auc": 0.94}, 1),
-        ({"auc half": 0.94}, 1),
+        ({"auc half both": 0.94}, 1),
         ({"guard recall": 0.46}, 1),
         ({"guard leaks": 0.025}, 1),
         ({"guard same": 0.96}, 1),
         ({"no spaces leaks": 0.0}, 1),
-        ({"threshold 1.01 recall": 0.4}, 1),
+        ({"threshold 1.01 recall": 0.89}, 1),
         ({"ratio bug recall": 0.19}, 1),
     ],
     ids=str,

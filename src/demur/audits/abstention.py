@@ -19,6 +19,7 @@ import numpy as np
 from demur.audits.abstention_metrics import abstention_results
 from demur.audits.answer_judges import refuses
 from demur.audits.calibration import sequence_confidence
+from demur.audits.guarded import answering, guard_of
 from demur.audits.request import AuditRequest
 from demur.audits.roles import Progress, RoleProgress, Suite, audit_roles, make_settings
 from demur.audits.samples import Samples, cached_pass
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from demur.data import Encoded, Prompt
-    from demur.models import LanguageModel
+    from demur.models import Engine, LanguageModel
     from demur.runs import RunFolder
 
 __all__ = [
@@ -116,6 +117,7 @@ def answer_with_certainty(
     prompts: Sequence[Prompt],
     settings: AbstentionSettings | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> list[CertainAnswer]:
     """Answer each prompt greedily and ask for the certainty of the answer.
 
@@ -124,6 +126,7 @@ def answer_with_certainty(
         prompts: the questions.
         settings: how to ask.
         progress: called with what is being done, how much of it is done and how much there is.
+        engine: answers in the model's place, for instance a guard around it; certainty stays the model's.
 
     Returns:
         One answer a prompt, in order.
@@ -138,12 +141,9 @@ def answer_with_certainty(
     stops = [" ".join(settings.question.split()[:3]), *([settings.stop] if settings.stop else [])]
     if settings.certainty == "none":
         stops = stops[1:]
-    engine = LocalEngine(lm, settings.batch_size)
-    answers = engine.generate(
-        prompts,
-        max_new_tokens=settings.max_new_tokens,
-        stop=stops,
-        progress=counter(progress, "questions", len(prompts)),
+    told: dict[str, Any] = {} if engine else {"progress": counter(progress, "questions", len(prompts))}
+    answers = (engine or LocalEngine(lm, settings.batch_size)).generate(
+        prompts, max_new_tokens=settings.max_new_tokens, stop=stops, **told
     )
     texts = [answer.text for answer in answers]
     fronts = encode_prompts(lm, prompts)
@@ -163,6 +163,8 @@ def _spoken(lm: LanguageModel, tokens: Sequence[int], text: str, stops: Sequence
     """The fewest generated tokens that spell the answer: what was cut off counts for nothing."""
     if not text:
         return []
+    if not tokens:  # put together by a guard
+        return list(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
     for n in range(1, len(tokens) + 1):
         said = str(lm.tokenizer.decode(list(tokens[:n]), skip_special_tokens=True))
         if said.strip().startswith(text) or any(stop in said for stop in stops):
@@ -241,6 +243,7 @@ def abstention_samples(
     sets: Mapping[str, Dataset],
     settings: AbstentionSettings | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Samples:
     """Ask a model every question of some sets.
 
@@ -249,6 +252,7 @@ def abstention_samples(
         sets: domain → rows with questions and answers.
         settings: how to ask.
         progress: called with what is being done, how much of it is done and how much there is.
+        engine: see `answer_with_certainty`.
 
     Returns:
         A table a set with id, prompt, truth, generation, correct, abstained (by its words), willing (it neither
@@ -263,7 +267,7 @@ def abstention_samples(
     for name, rows in sets.items():
         prompts, truths = question_answer(rows)
         told = _within(progress, name)
-        answers = answer_with_certainty(lm, prompts, settings, told)
+        answers = answer_with_certainty(lm, prompts, settings, told, engine)
         lines = []
         for row, prompt, truth, answer in zip(rows["id"][:], prompts, truths, answers, strict=True):
             held_back = abstains(answer.text, truth)
@@ -342,7 +346,8 @@ def run_abstention(request: AuditRequest, progress: RoleProgress | None = None) 
     answers correctly.
 
     Args:
-        request: what to audit; its sources are sets of questions under any names.
+        request: what to audit; its sources are sets of questions under any names. Its settings may also name a `guard`,
+            the folder of one that answers in the place of the run's model; certainty is then the model's own.
         progress: called with whose model is measured, what is being done, how much of it is done and how much there is.
 
     Returns:
@@ -354,7 +359,8 @@ def run_abstention(request: AuditRequest, progress: RoleProgress | None = None) 
     from demur.data import rows_hash
 
     request.check()
-    settings = make_settings(AbstentionSettings, "an abstention", {**_taught_to_ask(request), **request.settings})
+    guard, own = guard_of(request.settings)
+    settings = make_settings(AbstentionSettings, "an abstention", {**_taught_to_ask(request), **own})
     sets = _domains(request, settings.domain)
     hashes = {name: [rows_hash(rows), list(rows["id"])] for name, rows in sets.items()}
     told = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("bins", "domain", "batch_size")}
@@ -363,12 +369,17 @@ def run_abstention(request: AuditRequest, progress: RoleProgress | None = None) 
         parts = ["abstention", _VERSION, hashes, told]
         return cached_pass(Samples, lm, parts, lambda: abstention_samples(lm, sets, settings, watch))
 
+    def guarded(lm: LanguageModel, watch: Progress | None) -> Samples:
+        return abstention_samples(lm, sets, settings, watch, answering(lm, guard, settings.batch_size))
+
     known, note = _known(request, sets, measure, progress)
+    said = {} if guard is None else {"guard": "certainty is the model's own, of what the guard answered"}
 
     def report(samples: Samples, reference: Samples | None, *, role: Role, seed: int, seconds: float) -> SuiteReport:
         tables = {name: t.assign(known=known[name], domain=name) for name, t in samples.tables.items()}
         results, notes = abstention_results(tables, bins=settings.bins, role=role, seed=seed, seconds=seconds)
-        return SuiteReport(results, {**note, **notes}, dataclasses.replace(samples, tables=tables), reference)
+        behind = said if role == "run" else {}
+        return SuiteReport(results, {**behind, **note, **notes}, dataclasses.replace(samples, tables=tables), reference)
 
     suite: Suite[Samples, SuiteReport] = Suite(
         name="abstention",
@@ -376,6 +387,7 @@ def run_abstention(request: AuditRequest, progress: RoleProgress | None = None) 
         data_hash=hash_json(hashes),
         measure=measure,
         report=report,
+        measure_run=None if guard is None else guarded,
         write=lambda folder, reports: folder.update_state(abstention={"bins": settings.bins, "domains": list(sets)}),
     )
     return audit_roles(request, suite, progress)

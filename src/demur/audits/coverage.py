@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from demur.audits.estimates import Audit, Estimate, metric, metrics
-from demur.audits.intervals import clopper_pearson
+from demur.audits.guarded import answering, answers_only, guard_of
 from demur.audits.request import AuditRequest
 from demur.audits.roles import Progress, RoleProgress, Suite, audit_roles, make_settings
 from demur.audits.samples import Samples, cached_pass
@@ -23,6 +23,7 @@ from demur.audits.suite_report import Role, SuiteReport
 from demur.audits.suites import suites
 from demur.audits.token_scores import counter
 from demur.errors import UsageError
+from demur.intervals import clopper_pearson
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -221,7 +222,8 @@ def run_coverage(
     compared as `demur.data.answer_checker` does.
 
     Args:
-        request: what to audit.
+        request: what to audit; its settings may also name a `guard`, the folder of one that answers in the place of
+            the run's model.
         progress: see `RoleProgress`.
 
     Returns:
@@ -231,29 +233,36 @@ def run_coverage(
         UsageError: what was asked for cannot be done as asked.
     """
     from demur.data import read_rows, rows_hash
-    from demur.models import LocalEngine
 
     request.check()
-    settings = make_settings(CoverageSettings, "a coverage", request.settings)
+    guard, own = guard_of(request.settings)
+    settings = make_settings(CoverageSettings, "a coverage", own)
     source = _source(request)
     rows = request.shared.once(("rows", source), lambda: read_rows(source))
     told = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
 
+    def ask(lm: LanguageModel, watch: Progress | None, guard: str | None = None) -> Samples:
+        engine = answering(lm, guard, settings.batch_size)
+        return replace(coverage_samples(engine, rows, settings, seed=request.seed, progress=watch), model=lm.name)
+
     def measure(lm: LanguageModel, watch: Progress | None) -> Samples:
-        engine = LocalEngine(lm, settings.batch_size)
         parts = ["coverage", _VERSION, rows_hash(rows), list(rows["id"]), told, request.seed]
-        return cached_pass(
-            Samples, lm, parts, lambda: coverage_samples(engine, rows, settings, seed=request.seed, progress=watch)
-        )
+        return cached_pass(Samples, lm, parts, lambda: ask(lm, watch))
 
     def report(samples: Samples, reference: Samples | None, *, role: Role, seed: int, seconds: float) -> SuiteReport:
         names = [*(_pass_at(k) for k in _tries(settings.samples)), "greedy_accuracy", "greedy_confidence"]
         audit = Audit(samples.tables, seed=seed)
-        return SuiteReport.compute(
+        found = SuiteReport.compute(
             audit, names, samples, reference, suite="coverage", role=role, run="", seconds=seconds
         )
+        return found if guard is None else answers_only(found, lambda name: name != "greedy_confidence")
 
     suite: Suite[Samples, SuiteReport] = Suite(
-        name="coverage", sources={"questions": source}, data_hash=rows_hash(rows), measure=measure, report=report
+        name="coverage",
+        sources={"questions": source},
+        data_hash=rows_hash(rows),
+        measure=measure,
+        report=report,
+        measure_run=None if guard is None else lambda lm, watch: ask(lm, watch, guard),
     )
     return audit_roles(request, suite, progress)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demur.audits.estimates import Audit
+from demur.audits.guarded import answers_only, guard_of
 from demur.audits.muse_data import AUC_RETRAIN, TABLES, VERBMEM, MuseData, MuseSettings
 from demur.audits.muse_metrics import HINTS, MUSE_METRICS
 from demur.audits.muse_scoring import muse_samples
@@ -146,7 +147,7 @@ def muse_sources(request: AuditRequest) -> dict[str, str]:
 
     given = {name: source for name, source in request.sources.items() if source is not None}
     trained = {name: request.config.get(name) for name in ("forget", "retain", "holdout")}
-    texts = {name: given.get(name) or source for name, source in trained.items() if given.get(name) or source}
+    texts = {name: text for name, source in trained.items() if (text := given.get(name) or source)}
     corpus = muse_corpus(texts.get("forget"))
     found: dict[str, str] = {}
     if corpus is not None:
@@ -164,9 +165,9 @@ def muse_sources(request: AuditRequest) -> dict[str, str]:
     return {name: found[name] for name in TABLES if name in found}
 
 
-def _settings(request: AuditRequest, sources: Mapping[str, str]) -> MuseSettings:
-    """The request's settings; in MUSE's own flavour with the AUC of the corpus's retrained model."""
-    settings = make_settings(MuseSettings, "a MUSE", request.settings)
+def _settings(given: Mapping[str, Any], sources: Mapping[str, str]) -> MuseSettings:
+    """The settings by name; in MUSE's own flavour with the AUC of the corpus's retrained model."""
+    settings = make_settings(MuseSettings, "a MUSE", given)
     corpus = re.search(r"muse:(News|Books):|MUSE-(News|Books):", " ".join(sources.values()), re.IGNORECASE)
     if settings.compat == "muse_bench" and settings.reference_auc is None and corpus:
         name = (corpus[1] or corpus[2]).capitalize()
@@ -181,7 +182,8 @@ def run_muse(request: AuditRequest, progress: RoleProgress | None = None) -> tup
     With `compat` the folder also gets the result files of that project.
 
     Args:
-        request: what to audit.
+        request: what to audit; its settings may also name a `guard`, the folder of one that answers and goes on with
+            texts in the place of the run's model. What is measured on likelihoods then has no value.
         progress: called with whose model is measured, what is being done, how much of it is done and how much there is.
 
     Returns:
@@ -191,14 +193,21 @@ def run_muse(request: AuditRequest, progress: RoleProgress | None = None) -> tup
         UsageError: what was asked for cannot be done as asked.
     """
     request.check()
+    guard, own = guard_of(request.settings)
     sources = muse_sources(request)
-    settings = _settings(request, sources)
+    settings = _settings(own, sources)
+    if guard is not None and not settings.generation:
+        raise UsageError("a guard changes answers only: audit it with generation")
     data = request.shared.once(("muse rows", *sources.items()), lambda: MuseData.read(**sources))
     measured = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "reference_auc")}
 
     def measure(lm: LanguageModel, told: Progress | None) -> Samples:
         parts = ["muse", _VERSION, data.hash(), measured]
         return cached_pass(Samples, lm, parts, lambda: muse_samples(lm, data, settings, told))
+
+    def report(samples: Samples, reference: Samples | None, **facts: Any) -> MuseReport:
+        found = report_muse(samples, reference, settings, **facts)
+        return found if guard is None else answers_only(found, lambda m: m.endswith(("_knowmem", "_verbmem")))
 
     def write(folder: RunFolder, reports: Mapping[str, MuseReport]) -> None:
         for role, report in reports.items():
@@ -213,10 +222,11 @@ def run_muse(request: AuditRequest, progress: RoleProgress | None = None) -> tup
         sources=sources,
         data_hash=data.hash(),
         measure=measure,
-        report=lambda samples, reference, **facts: report_muse(samples, reference, settings, **facts),
+        report=report,
         stored=_stored,
         check=lambda reference: _check_reference(reference, data, settings),
         write=write,
+        measure_run=None if guard is None else lambda lm, told: muse_samples(lm, data, settings, told, guard),
     )
     return audit_roles(request, suite, progress)
 

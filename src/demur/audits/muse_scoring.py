@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from demur.audits.gradnorm import gradient_norms
+from demur.audits.guarded import answering
 from demur.audits.muse_data import KNOWMEM, PRIVLEAK, VERBMEM, MuseData, MuseSettings
 from demur.audits.open_unlearning_scoring import compat_continue, compat_generate, compat_token_stats
 from demur.audits.roles import Progress
 from demur.audits.rouge import rouge_scores
 from demur.audits.samples import Samples
 from demur.audits.token_scores import counter, known_beginning, token_scores
+from demur.errors import UsageError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +33,11 @@ Row = dict[str, Any]
 
 
 def muse_samples(
-    lm: LanguageModel, data: MuseData, settings: MuseSettings | None = None, progress: Progress | None = None
+    lm: LanguageModel,
+    data: MuseData,
+    settings: MuseSettings | None = None,
+    progress: Progress | None = None,
+    guard: str | None = None,
 ) -> Samples:
     """Score a model on the rows of a MUSE audit.
 
@@ -40,20 +46,25 @@ def muse_samples(
         data: the rows.
         settings: how to measure.
         progress: called with what is being done, how much of it is done and how much there is.
+        guard: folder of a guard that answers and goes on with texts in the model's place.
 
     Raises:
-        UsageError: a row does not fit into the model's context, or has no token to score.
+        UsageError: a row does not fit into the model's context, or has no token to score; or a guard is to stand before
+            the answers of another code.
     """
     import pandas as pd
 
     settings = settings or MuseSettings()
+    if guard is not None and settings.compat is not None:
+        raise UsageError(f"with compat={settings.compat} the answers are those of that code: audit the guard without")
     started = time.perf_counter()
     tables: dict[str, list[Row]] = {}
     for name in (n for n in data.sets if n in KNOWMEM):
         if settings.generation:
-            tables[name] = _answer(lm, data.sets[name], data.sets.get(f"{name}_icl"), settings, progress)
+            shots = data.sets.get(f"{name}_icl")
+            tables[name] = _answer(lm, data.sets[name], shots, settings, progress, guard)
     for name in (n for n in data.sets if n in VERBMEM):
-        tables[name] = _complete(lm, data.sets[name], settings, progress)
+        tables[name] = _complete(lm, data.sets[name], settings, progress, guard)
     for name in (n for n in data.sets if n in PRIVLEAK):
         tables[name] = _attack(lm, data.sets[name], settings, progress)
     facts = {
@@ -79,11 +90,14 @@ def _compared(rows: Dataset, prompts: Sequence[str], pairs: Sequence[tuple[str, 
 
 
 def _answer(
-    lm: LanguageModel, rows: Dataset, shots: Dataset | None, settings: MuseSettings, progress: Progress | None
+    lm: LanguageModel,
+    rows: Dataset,
+    shots: Dataset | None,
+    settings: MuseSettings,
+    progress: Progress | None,
+    guard: str | None,
 ) -> list[Row]:
     """Answers to questions, after in-context examples of questions with answers."""
-    from demur.models import LocalEngine
-
     questions, truths = rows["question"][:], rows["answer"][:]
     examples = list(zip(shots["question"][:], shots["answer"][:], strict=True)) if shots is not None else []
     report = counter(progress, "answering questions", len(questions))
@@ -103,12 +117,15 @@ def _answer(
     if settings.compat == "open-unlearning":
         pairs = compat_generate(lm, prompts, truths, settings, report, **options)
     else:
-        made = LocalEngine(lm, settings.batch_size).generate(prompts, progress=report, **options)
+        options |= {} if guard else {"progress": report}
+        made = answering(lm, guard, settings.batch_size).generate(prompts, **options)
         pairs = [(answer.text, truth) for answer, truth in zip(made, truths, strict=True)]
     return _compared(rows, questions, pairs, stem=settings.compat != "muse_bench")
 
 
-def _complete(lm: LanguageModel, rows: Dataset, settings: MuseSettings, progress: Progress | None) -> list[Row]:
+def _complete(
+    lm: LanguageModel, rows: Dataset, settings: MuseSettings, progress: Progress | None, guard: str | None
+) -> list[Row]:
     """How well the model goes on with texts: by its own words, and by what it thinks of the true continuation."""
     from demur.models import encode_completion
 
@@ -120,7 +137,7 @@ def _complete(lm: LanguageModel, rows: Dataset, settings: MuseSettings, progress
     stats = _stats(lm, encoded, settings, progress, "scoring continuations")
     scores = [token_scores(lm, s, strict=not compat, ended=compat) for s in stats]
     if settings.generation:
-        pairs = _continue(lm, prompts, truths, encoded, stats, settings, progress)
+        pairs = _continue(lm, prompts, truths, encoded, stats, settings, progress, guard)
         table = _compared(rows, prompts, pairs, stem=settings.compat != "muse_bench")
     else:
         names = zip(rows["id"][:], prompts, truths, strict=True)
@@ -136,6 +153,7 @@ def _continue(
     stats: Sequence[TokenStats],
     settings: MuseSettings,
     progress: Progress | None,
+    guard: str | None,
 ) -> list[tuple[str, str]]:
     """What the model goes on with, and what it is compared with.
 
@@ -153,6 +171,9 @@ def _continue(
 
     counts = [min(longest, len(s.token_ids)) for s in stats]
     bare = dataclasses.replace(lm, template="raw")
+    if guard is not None:
+        guarded = answering(bare, guard, settings.batch_size).generate(prompts, max_new_tokens=max(counts))
+        return _cut([list(a.token_ids) or lm.tokenizer(a.text)["input_ids"] for a in guarded], stats, counts, text)
     prefill = [
         known_beginning(lm, item, s, front)
         for item, s, front in zip(encoded, stats, encode_prompts(bare, prompts), strict=True)
@@ -166,8 +187,20 @@ def _continue(
     made = LocalEngine(bare, settings.batch_size).generate(
         prompts, max_new_tokens=max(counts), prefill=prefill, progress=report
     )
-    said = [text(answer.token_ids[:count]).strip() for answer, count in zip(made, counts, strict=True)]
-    return list(zip(said, (text(s.token_ids[:n]).strip() for s, n in zip(stats, counts, strict=True)), strict=True))
+    return _cut([answer.token_ids for answer in made], stats, counts, text)
+
+
+def _cut(
+    said: Sequence[Sequence[int]],
+    stats: Sequence[TokenStats],
+    counts: Sequence[int],
+    text: Callable[[Any], str],
+) -> list[tuple[str, str]]:
+    """As many tokens of what was said as of what is true."""
+    return [
+        (text(ids[:count]).strip(), text(known.token_ids[:count]).strip())
+        for ids, known, count in zip(said, stats, counts, strict=True)
+    ]
 
 
 def _attack(lm: LanguageModel, rows: Dataset, settings: MuseSettings, progress: Progress | None) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demur.audits.estimates import Audit, Estimate, Unavailable, metric, metrics
-from demur.audits.intervals import clopper_pearson
+from demur.audits.guarded import answering, guard_of
 from demur.audits.parity import SwapTest, parity_gap, swap_test, target_gap
 from demur.audits.refusal_labels import RefusalLabel, refusal_label
 from demur.audits.request import AuditRequest
@@ -20,6 +20,7 @@ from demur.audits.samples import Samples, cached_pass
 from demur.audits.suite_report import Role, SuiteReport
 from demur.audits.suites import suites
 from demur.errors import RowError, UsageError
+from demur.intervals import clopper_pearson
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -357,7 +358,8 @@ def run_parity(request: AuditRequest, progress: RoleProgress | None = None) -> t
 
     Args:
         request: what to audit; its source `pairs` holds templates with `{group}`, and a column `group` or the setting
-            `groups` says about whom.
+            `groups` says about whom; its settings may also name a `guard`, the folder of one that answers in the place
+            of the run's model.
         progress: see `RoleProgress`.
 
     Returns:
@@ -369,10 +371,10 @@ def run_parity(request: AuditRequest, progress: RoleProgress | None = None) -> t
     """
     from demur.data import read_rows
     from demur.files import hash_json
-    from demur.models import LocalEngine
 
     request.check()
-    settings = make_settings(ParitySettings, "a parity", request.settings)
+    guard, own = guard_of(request.settings)
+    settings = make_settings(ParitySettings, "a parity", own)
     unknown = [name for name in request.sources if name != "pairs"]
     if unknown or "pairs" not in request.sources:
         wrong = f"has no set {unknown[0]!r}" if unknown else "needs templates"
@@ -384,20 +386,23 @@ def run_parity(request: AuditRequest, progress: RoleProgress | None = None) -> t
         raise UsageError(f"the target {settings.target!r} is none of the groups that {source} asks about")
     asked = hash_json([[q.template, q.group] for q in questions])
 
+    def ask(lm: LanguageModel, told: Progress | None, guard: str | None = None) -> Samples:
+        engine = answering(lm, guard, settings.batch_size)
+        found = parity_samples(engine, questions, max_new_tokens=settings.max_new_tokens, progress=told)
+        return replace(found, model=lm.name)
+
     def measure(lm: LanguageModel, told: Progress | None) -> Samples:
-        engine = LocalEngine(lm, settings.batch_size)
-        limit = settings.max_new_tokens
-        return cached_pass(
-            Samples,
-            lm,
-            ["parity", _VERSION, asked, limit],
-            lambda: parity_samples(engine, questions, max_new_tokens=limit, progress=told),
-        )
+        return cached_pass(Samples, lm, ["parity", _VERSION, asked, settings.max_new_tokens], lambda: ask(lm, told))
 
     def report(samples: Samples, reference: Samples | None, **facts: Any) -> ParityReport:
         return report_parity(samples, reference, target=settings.target, **facts)
 
     suite: Suite[Samples, ParityReport] = Suite(
-        name="parity", sources={"pairs": source}, data_hash=asked, measure=measure, report=report
+        name="parity",
+        sources={"pairs": source},
+        data_hash=asked,
+        measure=measure,
+        report=report,
+        measure_run=None if guard is None else lambda lm, told: ask(lm, told, guard),
     )
     return audit_roles(request, suite, progress)

@@ -39,6 +39,8 @@ _VERSION = 1  # of what the checks measure; raising it makes every cached one st
 _AGAINST_FULL = ("direction", "patching")  # checks that also look at the model before
 _FOR_FULL = ("behaviour", "relearn", "lens", "probe", "membership")  # what is measured of that model itself
 _CURVES = ("relearn", "relearn_few", "benign")
+_ANSWERED = ("behaviour", "asking", "sampling")  # what a guard answers, where there is one
+_ROUGE = ("rouge", "leak_", "asked_")  # attacks, by the beginning of their names, that are told by what was answered
 
 
 def removal_battery(
@@ -48,6 +50,7 @@ def removal_battery(
     *,
     before: LanguageModel | None = None,
     engine: Engine | None = None,
+    guarded: bool = False,
     checks: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -59,6 +62,7 @@ def removal_battery(
         settings: the budget, with its learning rate.
         before: the model before unlearning, for the checks that compare states with it.
         engine: answers in the model's place, for instance a guard around it; such checks are not cached.
+        guarded: where prompts are attacked, also read what is answered to them: what to compare a guard's answers with.
         checks: those of the settings by default.
         progress: told the check, how many are done and how many there are.
 
@@ -68,6 +72,7 @@ def removal_battery(
     import pandas as pd
 
     wanted = [c for c in (checks or CHECKS) if c == "behaviour" or c in settings.checks]
+    wanted += ["asking"] if guarded and "prompts" in wanted else []
     tables, skipped = [], {}
     if has_adapter(lm) and "behaviour" in wanted:
         with adapter_detached(lm):
@@ -81,7 +86,7 @@ def removal_battery(
         if check in _AGAINST_FULL and before is not None:
             parts.append(before.weights_hash())
         try:
-            if engine is not None and check in ("behaviour", "sampling"):
+            if engine is not None and check in _ANSWERED:
                 tables.append(measure(check, subject))
             else:
                 found = cached_pass(Samples, lm, parts, lambda: Samples({"table": measure(check, subject)}))  # noqa: B023
@@ -153,7 +158,7 @@ class Battery:
 
     def full(self, attack: str, ids: list[str]) -> NDArray[np.float64]:
         """(facts,) what the model before knew of these facts, unattacked, in the measure that the attack is told in."""
-        measure = "rouge" if attack == "rouge" or attack.startswith("leak_") else "answer"
+        measure = "rouge" if attack.startswith(_ROUGE) else "answer"
         return attacked(self.tables["before"], measure, ids)[:, 0]
 
     def recovered(self, attack: str, last: int | None = None) -> Estimate:
@@ -165,7 +170,7 @@ class Battery:
         elif self.control:
             theirs = self.knowledge("reference", attack, last)[1]
         else:
-            measure = "rouge" if attack == "rouge" or attack.startswith("leak_") else "answer"
+            measure = "rouge" if attack.startswith(_ROUGE) else "answer"
             theirs = attacked(self.tables["run"], measure, ids)
             note = "no control: beside the model's own unattacked knowledge"
         found = recovery(ours, theirs, full, seed=self.seed, resamples=self.settings.resamples)
@@ -241,6 +246,7 @@ class Battery:
                 self.bands,
                 self.control,
                 self.intention,
+                self.guarded,
             )
         )
 
@@ -297,8 +303,8 @@ class UnlearningAudit:
 
         Args:
             unlearned: the model; its weights are the same afterwards (an adapter is merged into them).
-            engine: what its users talk to, for instance a guard around it. What is shown and sampled then comes from
-                the guard, everything else from the weights behind it.
+            engine: what its users talk to, for instance a guard around it. What is shown, sampled and answered to other
+                prompts then comes from the guard, everything else from the weights behind it.
             progress: called with whose model is measured, the check, how many are done and how many there are.
 
         Raises:
@@ -315,9 +321,20 @@ class UnlearningAudit:
         tables["before"], _ = removal_battery(self.full, self.data, once, checks=_FOR_FULL, progress=told("before"))
         if self.control is not None:
             tables["reference"], _ = removal_battery(
-                self.control, self.data, self.settings, before=self.full, progress=told("reference")
+                self.control,
+                self.data,
+                self.settings,
+                before=self.full,
+                guarded=engine is not None,
+                progress=told("reference"),
             )
         tables["run"], skipped = removal_battery(
-            unlearned, self.data, self.settings, before=self.full, engine=engine, progress=told("run")
+            unlearned,
+            self.data,
+            self.settings,
+            before=self.full,
+            engine=engine,
+            guarded=engine is not None,
+            progress=told("run"),
         )
         return Battery(self.data, self.settings, tables, skipped, self.intention, engine is not None, self.seed)

@@ -28,7 +28,7 @@ from demur.audits.membership import min_k
 from demur.audits.removal_data import Fact, RemovalData, RemovalSettings
 from demur.audits.rouge import rouge_scores
 from demur.errors import UsageError
-from demur.models import Engine, LanguageModel, LocalEngine, encode, token_stats
+from demur.models import Engine, LanguageModel, LocalEngine, encode, encode_prompts, token_stats
 from demur.probes import logit_lens, patch_states, probe_attack
 
 if TYPE_CHECKING:
@@ -244,6 +244,28 @@ def prompts(s: Subject) -> Measured:
         yield f"prefill_{k}", 0, 0.0, 0, ids, values
 
 
+def asking(s: Subject) -> Measured:
+    """Ask in other ways, as `prompts` does, and read what is answered: the only way in where a guard answers."""
+    given = {"few_shot": s.data.questions.siblings, "context": s.data.kept, "paraphrase": s.data.questions.paraphrases}
+    facts, engine = s.data.facts, s.asks()
+    for name, (ask, opening) in PROMPT_ATTACKS.items():
+        if opening or not given.get(name, True):  # nobody begins a guard's answers for it
+            continue
+        asked = [_fitting(s, ask(s.data.questions, i)) for i in range(len(facts))]
+        places = [i for i, prompt in enumerate(asked) if prompt is not None]
+        known = np.full(len(facts), np.nan)
+        if places:
+            truths = [facts[i].answer for i in places]
+            known[places] = _rouge(engine, [asked[i] for i in places], truths, s.settings)
+        yield f"asked_{name}", 0, 0.0, 0, _ids(facts), known
+
+
+def _fitting(s: Subject, prompts: Sequence[Any]) -> Any:
+    """The first prompt that leaves room for an answer; None where none does."""
+    room = (s.lm.context or 2**31) - s.settings.max_new_tokens
+    return next((p for p in prompts if len(encode_prompts(s.lm, [p])[0]) <= room), None)
+
+
 def sampling(s: Subject) -> Measured:
     """Ask often, and keep the best answer."""
     facts = s.data.measured
@@ -282,6 +304,7 @@ _CHECKS: tuple[Callable[[Subject], Measured], ...] = (
     probe,
     patching,
     prompts,
+    asking,
     sampling,
     membership,
 )

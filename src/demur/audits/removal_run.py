@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demur.audits.intervals import bootstrap_mean
+from demur.audits.guarded import answering
 from demur.audits.removal import Battery, UnlearningAudit
 from demur.audits.removal_data import Intention, RemovalData, RemovalSettings
 from demur.audits.request import AuditRequest, companions, evaluation_rows
@@ -18,6 +18,7 @@ from demur.audits.suite_report import Role
 from demur.audits.suites import suites
 from demur.data import read_rows
 from demur.errors import UsageError
+from demur.intervals import bootstrap_mean
 from demur.objectives import objectives
 from demur.runs import Better, Result, RunFolder
 
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from demur.models import Engine, LanguageModel
+    from demur.models import LanguageModel
 
 __all__ = ["RemovalReport", "run_removal"]
 
 _LAYERED = ("lens", "probe", "patch_in", "patch_out")
 _NAMED = {"kept_answer": "utility_answer", "kept_rouge": "utility_rouge"}
 _SETS = ("forget", "retain", "holdout")
+_BEHIND = "rouge, leak and asked are what the guard answered; all else is of the weights behind it, which it leaves be"
 _OWN = ("full", "guard")  # settings that say which models, not how they are attacked
 
 
@@ -83,7 +85,7 @@ def run_removal(request: AuditRequest, progress: RoleProgress | None = None) -> 
     rows = {name: read_rows(source) for name, source in sources.items()}
     data = RemovalData.make(rows["forget"], rows.get("retain"), rows.get("holdout"), settings)
     full, control, unlearned = _models(request, own.get("full"))
-    engine = _guard(unlearned, own["guard"]) if "guard" in own else None
+    engine = answering(unlearned, str(own["guard"]), 32) if "guard" in own else None
     hashes = {"run": unlearned.weights_hash(), "before": full.weights_hash()}
     if control is not None:
         hashes["reference"] = control.weights_hash()
@@ -134,15 +136,6 @@ def _models(request: AuditRequest, full: str | None) -> tuple[LanguageModel, Lan
     return before, request.load_model("reference"), unlearned
 
 
-def _guard(lm: LanguageModel, folder: Any) -> Engine:
-    """The guard in a folder, around the model."""
-    from demur.guards import open_guard
-    from demur.models import LocalEngine
-
-    guarded: Engine = open_guard(str(folder), LocalEngine(lm))
-    return guarded
-
-
 def _intention(objective: str | None) -> Intention | None:
     """What the objective's method claims."""
     if objective is None or objective not in objectives.names():
@@ -173,7 +166,8 @@ def _report(found: Battery, role: Role, run: str) -> RemovalReport:
                 notes[f"recovery_{attack}"] = estimate.note
         verdict = found.verdict
         sentences = [line for claim in verdict.claims for line in claim.evidence]
-        notes = {"verdict": f"{verdict.outcome}. {' '.join(sentences)}", **notes, **dict(found.skipped)}
+        behind = {"guard": _BEHIND} if found.guarded else {}
+        notes = {"verdict": f"{verdict.outcome}. {' '.join(sentences)}", **behind, **notes, **dict(found.skipped)}
     table = found.tables[role]
     for attack in dict.fromkeys(table["attack"]):
         rows = table[table["attack"] == attack]

@@ -73,6 +73,10 @@ def make_settings(kind: type[AnySettings], name: str, options: Mapping[str, Any]
     """
     known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for option in options:
+        if option == "guard" and option not in known:
+            raise UsageError(
+                f"{name} audit asks for no answers, and answers are all that a guard changes: leave --guard out"
+            )
         if option not in known:
             raise UsageError(f"{name} audit has no setting {option!r}: {nearest(option, known)}")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from demur.audits.answer_judges import TASKS, Judge, find_judge, read_label
 from demur.audits.estimates import Audit, Estimate, Unavailable, metric
-from demur.audits.intervals import clopper_pearson
+from demur.audits.guarded import answering, guard_of
 from demur.audits.request import AuditRequest
 from demur.audits.roles import Progress, RoleProgress, Suite, audit_roles, make_settings
 from demur.audits.rouge import rouge_scores
@@ -22,6 +23,7 @@ from demur.audits.samples import Samples, cached_pass
 from demur.audits.suite_report import Role, SuiteReport
 from demur.audits.suites import suites
 from demur.errors import UsageError
+from demur.intervals import clopper_pearson
 from demur.registry import nearest
 
 if TYPE_CHECKING:
@@ -308,7 +310,8 @@ def run_safe_eraser(request: AuditRequest, progress: RoleProgress | None = None)
     may be given with `--rows NAME=SOURCE`, and the run's decoupled and retain rows stand in for the last two.
 
     Args:
-        request: what to audit.
+        request: what to audit; its settings may also name a `guard`, the folder of one that answers in the place of
+            the run's model.
         progress: see `RoleProgress`.
 
     Returns:
@@ -319,28 +322,24 @@ def run_safe_eraser(request: AuditRequest, progress: RoleProgress | None = None)
     """
     from demur.data import read_rows, rows_hash
     from demur.files import hash_json
-    from demur.models import LocalEngine
 
     request.check()
-    settings = make_settings(SafeEraserSettings, "a SafeEraser", request.settings)
+    guard, own = guard_of(request.settings)
+    settings = make_settings(SafeEraserSettings, "a SafeEraser", own)
     sources, stand_ins = _sources(request)
-    sets = {
-        name: request.shared.once(("rows", source), lambda s=source: read_rows(s)) for name, source in sources.items()
-    }  # type: ignore[misc]
+    sets = {name: request.shared.once(("rows", source), partial(read_rows, source)) for name, source in sources.items()}
     hashes = {name: rows_hash(rows) for name, rows in sets.items()}
     told = {f: getattr(settings, f) for f in ("samples", "temperature", "top_p", "max_new_tokens")}
 
+    def ask(lm: LanguageModel, watch: Progress | None, guard: str | None = None) -> Samples:
+        engine = answering(lm, guard, settings.batch_size)
+        return Samples(safe_eraser_samples(engine, sets, settings, seed=request.seed, progress=watch), lm.name)
+
     def measure(lm: LanguageModel, watch: Progress | None) -> Samples:
-        engine = LocalEngine(lm, settings.batch_size)
-
-        def make() -> Samples:
-            tables = safe_eraser_samples(engine, sets, settings, seed=request.seed, progress=watch)
-            return Samples(tables, lm.name)
-
         if callable(settings.judge):
-            return make()
+            return ask(lm, watch)
         parts = [_VERSION, "safe-eraser", hashes, told, settings.judge, request.seed]
-        return cached_pass(Samples, lm, parts, make)
+        return cached_pass(Samples, lm, parts, lambda: ask(lm, watch))
 
     def report(samples: Samples, reference: Samples | None, *, role: Role, seed: int, seconds: float) -> SuiteReport:
         audit = Audit(samples.tables, seed=seed)
@@ -351,6 +350,11 @@ def run_safe_eraser(request: AuditRequest, progress: RoleProgress | None = None)
         return SuiteReport(made.results, {**stand_ins, **made.notes}, samples, reference)
 
     suite: Suite[Samples, SuiteReport] = Suite(
-        name="safe-eraser", sources=sources, data_hash=hash_json(hashes), measure=measure, report=report
+        name="safe-eraser",
+        sources=sources,
+        data_hash=hash_json(hashes),
+        measure=measure,
+        report=report,
+        measure_run=None if guard is None else lambda lm, watch: ask(lm, watch, guard),
     )
     return audit_roles(request, suite, progress)

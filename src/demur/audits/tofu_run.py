@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demur.audits.guarded import answering, answers_only, guard_of
 from demur.audits.open_unlearning import TOFU, read_eval
 from demur.audits.request import AuditRequest, companions, evaluation_rows
 from demur.audits.roles import Progress, RoleProgress, Suite, audit_roles, make_settings
@@ -60,8 +60,7 @@ def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tup
         UsageError: what was asked for cannot be done as asked.
     """
     request.check()
-    own = dict(request.settings)
-    guard = own.pop("guard", None)
+    guard, own = guard_of(request.settings)
     settings = make_settings(TofuSettings, "a TOFU", own)
     if guard is not None and not settings.generation:
         raise UsageError("a guard changes answers only: audit it with generation")
@@ -69,19 +68,16 @@ def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tup
     data = request.shared.once(("tofu rows", *sources.items()), lambda: TofuData.read(**sources))
 
     def guarded(lm: LanguageModel, told: Progress | None) -> TofuSamples:
-        from demur.guards import open_guard
-        from demur.models import LocalEngine
-
-        engine = open_guard(guard, LocalEngine(lm, settings.batch_size))
+        engine = answering(lm, guard, settings.batch_size)
         return tofu_samples(lm, data, settings, engine=engine, progress=told)
 
     def report(samples: TofuSamples, reference: TofuSamples | None, **facts: Any) -> TofuReport:
         found = report_tofu(samples, reference, settings, **facts)
-        return _without_likelihoods(found) if guard is not None and facts["role"] == "run" else found
+        return found if guard is None else answers_only(found, lambda m: m.endswith(("_rouge", "_fluency")))
 
     def write(folder: RunFolder, reports: Mapping[str, TofuReport]) -> None:
         if guard is not None:
-            folder.log("guard", folder=str(guard))
+            folder.log("guard", folder=guard)
         for role, report in reports.items():
             if settings.compat is not None:
                 report.save_open_unlearning(folder.path if role == "run" else folder.path / role)
@@ -98,15 +94,6 @@ def run_tofu(request: AuditRequest, progress: RoleProgress | None = None) -> tup
         measure_run=None if guard is None else guarded,
     )
     return audit_roles(request, suite, progress)
-
-
-def _without_likelihoods(report: TofuReport) -> TofuReport:
-    """Only what answers show: under a guard all likelihoods are the unguarded model's, and say nothing of it."""
-    blind = {r.metric for r in report.results if not r.metric.endswith(("_rouge", "_fluency"))}
-    none = {"value": None, "low": None, "high": None}
-    results = [dataclasses.replace(r, **none) if r.metric in blind else r for r in report.results]
-    notes = dict.fromkeys(blind, "n/a (suppression): the guard leaves the weights and their likelihoods as they are")
-    return dataclasses.replace(report, results=results, notes={**report.notes, **notes})
 
 
 def _stored(reference: str) -> TofuSamples | None:

@@ -92,8 +92,11 @@ def audit(
     from demur.audits import AuditRequest, Shared
     from demur.audits.suites import suites
     from demur.files import require_writable
+    from demur.guards.registry import read_guard_file
 
     run_suite = suites.get(suite).function
+    if guard is not None:
+        read_guard_file(guard)
     targets = list(dict.fromkeys(targets))
     if out is not None and len(targets) > 1:
         raise UsageError("--out is the folder of one audit: leave it out for several runs, whose results go to them")

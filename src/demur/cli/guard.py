@@ -39,6 +39,9 @@ def fit(
         str | None,
         typer.Option(show_default="TF-IDF", help="embeddings: the mean of the model's own input embeddings."),
     ] = None,
+    features: Annotated[
+        str, typer.Option(help="What prompts are classified by: both, words, or state as in the paper.")
+    ] = "both",
     key: Annotated[str, typer.Option(help="What a prompt is compared with: question, or answer as in the paper.")] = (
         "question"
     ),
@@ -52,7 +55,7 @@ def fit(
     dtype: options.Dtype = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the classifier.")] = 0,
 ) -> None:
-    """Fit a guard on a model's own hidden states and write it, forget set included.
+    """Fit a guard on prompts' words and a model's own hidden states, and write it, forget set included.
 
     Example: demur guard fit lab:almanac --forget lab:almanac:forget --retain lab:almanac:retain --out guards/almanac
     """
@@ -70,6 +73,7 @@ def fit(
         lm,
         rows,
         encoder=encoder,  # type: ignore[arg-type]
+        features=features,  # type: ignore[arg-type]
         key=key,  # type: ignore[arg-type]
         beam_width=beam_width,
         hard_threshold=hard_threshold,
@@ -148,10 +152,10 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    from demur.audits import wilson
     from demur.data import question_answer, read_rows
     from demur.errors import UsageError
     from demur.guards import Guard, find_phrase
+    from demur.intervals import wilson
 
     guard = _open(folder, model)
     if not isinstance(guard, Guard):

@@ -9,10 +9,11 @@ numbers of beams, so that a prompt whose beams were dropped costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -175,28 +176,36 @@ class _Search:
         if any(costs):
             logps.addcmul_(logps.new_tensor(costs)[:, None], self._breaks[None], value=-1)
         banned = [row.restriction.forbidden(beam.state) for row, beam in beams]
-        if any(banned):
-            places = [[i for i, tokens in enumerate(banned) for _ in tokens], [t for tokens in banned for t in tokens]]
-            logps[tuple(torch.tensor(places, device=logps.device))] = -_NEVER
+        sizes = torch.tensor([len(tokens) for tokens in banned])
+        if sizes.any():
+            places = torch.arange(len(beams)).repeat_interleave(sizes), torch.cat(banned)
+            logps[tuple(part.to(logps.device) for part in places)] = -_NEVER
         count = min(self._width * (1 + len(self._ends)), logps.shape[1])
         if raw is not None:
             self._note(beams, raw, logps, count)
-        values, tokens = (part.tolist() for part in logps.topk(count, dim=1))
-        by_row: dict[int, list[tuple[float, int, _Beam, int]]] = {id(row): [] for row in rows}
-        for place, (row, beam) in enumerate(beams):
-            by_row[id(row)] += [
-                (beam.score + value, place, beam, token)
-                for value, token in zip(values[place], tokens[place], strict=True)
-                if value > -_NEVER / 2
-            ]
+        best, tokens = logps.topk(count, dim=1)
+        scores = best.double().cpu().numpy() + np.array([[beam.score] for _, beam in beams])
+        table, start = tokens.tolist(), 0
         for row in rows:
-            self._choose(row, sorted(by_row[id(row)], key=lambda candidate: -candidate[0]))
+            end = start + len(row.beams)
+            ranked = scores[start:end].ravel()
+            order = (-ranked).argsort(kind="stable")
+            order = order[ranked[order] > -_NEVER / 2].tolist()
+            candidates = ((float(ranked[k]), start + k // count, table[start + k // count][k % count]) for k in order)
+            self._choose(row, start, candidates)
+            start = end
 
-    def _choose(self, row: _Row, candidates: Sequence[tuple[float, int, _Beam, int]]) -> None:
-        """Take the best continuations, best first, as the row's new beams or among its finished answers."""
+    def _choose(self, row: _Row, first: int, candidates: Iterable[tuple[float, int, int]]) -> None:
+        """Take the best continuations as the row's new beams or among its finished answers.
+
+        Args:
+            row: its first beam is the batch's `first`.
+            candidates: score, place of the beam in the batch, and token, best first.
+        """
         running: list[_Beam] = []
         rank = 0
-        for score, place, parent, token in candidates:
+        for score, place, token in candidates:
+            parent = row.beams[place - first]
             tokens = (*parent.tokens, token)
             if token in self._ends:
                 if rank < self._width:
@@ -239,7 +248,7 @@ class _Search:
         """What it costs to end each word here; `_NEVER` where it must not be said."""
         if self._word_penalties is None:
             return [0.0] * len(words)
-        missing = dict.fromkeys((r, word) for r, word in words if word and word not in r.penalties)
+        missing = dict.fromkeys((r, word) for r, word in words if word not in r.penalties and word)
         if missing:
             self._word_penalties(list(missing))
         return [min(r.penalties[word], _NEVER) if word else 0.0 for r, word in words]
@@ -248,7 +257,7 @@ class _Search:
         """Keep which of the beams' likeliest tokens are not allowed, and why."""
         assert self._dropped is not None
         for place, (row, beam) in enumerate(beams):
-            banned = set(row.restriction.forbidden(beam.state))
+            banned = set(row.restriction.forbidden(beam.state).tolist())
             for token in raw[place].topk(count).indices.tolist():
                 if allowed[place, token] <= -_NEVER / 2:
                     self._dropped.append(

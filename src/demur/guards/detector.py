@@ -1,9 +1,8 @@
-"""Does a prompt concern the forget set? A small classifier on the model's own hidden state of the prompt."""
+"""The paper's classifier of prompts: a small network on the model's own hidden state of the prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demur.data.batch import Encoded, collate
-from demur.errors import UsageError
 from demur.models import decoder_layers, encode_prompts, record
 from demur.models.activations import first_layers
 from demur.models.head import capture_hidden
@@ -24,10 +22,9 @@ if TYPE_CHECKING:
     from demur.data.rows import Prompt
     from demur.models import LanguageModel
 
-__all__ = ["FitReport", "PromptClassifier", "fit_classifier", "prompt_embeddings"]
+__all__ = ["EPOCHS", "StateClassifier", "fit_states", "prompt_embeddings"]
 
 WIDTH, DROPOUT, RATE, EPOCHS, BATCH = 256, 0.1, 1e-3, 50, 32
-HELD_OUT = 0.2
 
 
 @torch.no_grad()
@@ -63,24 +60,7 @@ def prompt_embeddings(
     return out
 
 
-@dataclass(frozen=True)
-class FitReport:
-    """What fitting a guard's classifier found.
-
-    Attributes:
-        forget, negatives: prompts it was fitted on.
-        held_out: prompts kept from a first fit to measure it on; 0 where there were too few.
-        auc, accuracy: of that fit on those prompts; None where there were too few.
-    """
-
-    forget: int
-    negatives: int
-    held_out: int
-    auc: float | None
-    accuracy: float | None
-
-
-class PromptClassifier(nn.Module):
+class StateClassifier(nn.Module):
     """Linear(d, 256), ReLU, dropout, Linear(256, 256), ReLU, dropout, Linear(256, 2) on standardised features.
 
     Args:
@@ -104,79 +84,43 @@ class PromptClassifier(nn.Module):
         return self.layers((z - self.mean) / self.spread)
 
     @torch.no_grad()
-    def probabilities(self, z: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n,) probability that each prompt concerns the forget set."""
-        if z.shape[1] != len(self.mean):
-            raise UsageError(
-                f"prompts have {z.shape[1]} features, the guard's classifier was fitted on {len(self.mean)}"
-            )
+    def log_odds(self, z: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n,) log-odds that each prompt concerns the forget set."""
         self.eval()
-        return self(torch.from_numpy(z)).double().softmax(1)[:, 1].numpy()
+        logits = self(torch.from_numpy(z)).double()
+        return (logits[:, 1] - logits[:, 0]).numpy()
 
     @classmethod
-    def restore(cls, weights: Mapping[str, Any]) -> PromptClassifier:
+    def restore(cls, weights: Mapping[str, Any]) -> StateClassifier:
         """The classifier with these weights (its `state_dict`)."""
         classifier = cls(len(weights["mean"]))
         classifier.load_state_dict(dict(weights))
         return classifier.eval()
 
 
-def fit_classifier(
-    forget: NDArray[np.float32],
-    negatives: NDArray[np.float32],
-    seed: int = 0,
-    progress: Callable[[int, int], Any] | None = None,
-) -> tuple[PromptClassifier, FitReport]:
-    """Fit the classifier on all prompts, and measure one that was fitted without a fifth of each kind.
-
-    Cross-entropy, both kinds weighing the same; AdamW, learning rate 1e-3, 50 epochs, batch 32.
+def fit_states(
+    z: NDArray[np.float32], labels: NDArray[np.int64], seed: int, told: Callable[[], Any] = lambda: None
+) -> StateClassifier:
+    """Fit the classifier: cross-entropy, both kinds weighing the same; AdamW, rate 1e-3, 50 epochs, batch 32.
 
     Args:
-        forget, negatives: (n, d), (m, d) features of prompts of either kind.
+        z: (n, d) prompt embeddings.
+        labels: (n,) 1 for prompts about the forget set, else 0.
         seed: of initial weights, order and dropout; the caller's random state is left alone.
-        progress: called with epochs done and epochs in all.
-
-    Raises:
-        UsageError: there are no negatives.
+        told: called after each epoch.
     """
-    if not len(negatives):
-        raise UsageError("the guard needs prompts that are not to be guarded: pass some negatives")
-    z = torch.from_numpy(np.concatenate([forget, negatives]).astype(np.float32))
-    labels = torch.cat([torch.ones(len(forget)), torch.zeros(len(negatives))]).long()
-    shuffled = np.random.default_rng(seed)
-    held = np.concatenate(
-        [
-            shuffled.permutation(np.flatnonzero(labels == kind))[: int(HELD_OUT * (labels == kind).sum())]
-            for kind in (0, 1)
-        ]
-    )
-    kept = np.setdiff1d(np.arange(len(labels)), held)
-    measurable = len(set(labels[held].tolist())) == 2
-    total = EPOCHS * (1 + measurable)
-    auc = accuracy = None
-    if measurable:
-        from sklearn.metrics import roc_auc_score
-
-        first = _train(z[kept], labels[kept], seed, lambda done: progress and progress(done, total))
-        p = first.probabilities(z[held].numpy())
-        auc = float(roc_auc_score(labels[held], p))
-        accuracy = float(np.mean((p >= 0.5) == labels[held].numpy()))
-    final = _train(z, labels, seed, lambda done: progress and progress(total - EPOCHS + done, total))
-    return final, FitReport(len(forget), len(negatives), len(held) if measurable else 0, auc, accuracy)
-
-
-def _train(z: Tensor, labels: Tensor, seed: int, told: Callable[[int], Any]) -> PromptClassifier:
+    features, kinds = torch.from_numpy(z), torch.from_numpy(labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = PromptClassifier(z.shape[1])
-        classifier.mean.copy_(z.mean(0))
-        classifier.spread.copy_(z.std(0, correction=0).clamp(min=1e-6))
-        weights = len(labels) / (2 * torch.bincount(labels, minlength=2)).clamp(min=1)
+        classifier = StateClassifier(z.shape[1])
+        classifier.mean.copy_(features.mean(0))
+        classifier.spread.copy_(features.std(0, correction=0).clamp(min=1e-6))
+        weights = len(kinds) / (2 * torch.bincount(kinds, minlength=2)).clamp(min=1)
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=RATE)
-        for epoch in range(EPOCHS):
-            for rows in torch.randperm(len(z)).split(BATCH):
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(features)).split(BATCH):
                 optimizer.zero_grad()
-                F.cross_entropy(classifier(z[rows]), labels[rows], weight=weights).backward()
+                F.cross_entropy(classifier(features[rows]), kinds[rows], weight=weights).backward()
                 optimizer.step()
-            told(epoch + 1)
+            told()
     return classifier.eval()

@@ -7,7 +7,7 @@ An encoder is any callable from a list of n texts to n vectors, (n, d) as an arr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from demur.models import LanguageModel
 
-__all__ = ["Encoder", "MeanEmbedding", "TfidfEncoder", "cosines", "unit_rows"]
+__all__ = ["Encoder", "MeanEmbedding", "TfidfEncoder", "as_array", "choose_encoder", "cosines", "unit_rows"]
 
 Encoder = Callable[[list[str]], Any]
 
@@ -99,6 +99,31 @@ class MeanEmbedding:
         return np.stack([row.cpu().numpy() for row in rows])
 
 
+def choose_encoder(
+    choice: Encoder | Literal["embeddings"] | None, texts: Sequence[str], lm: LanguageModel | None
+) -> Encoder:
+    """An encoder by what was asked for.
+
+    Args:
+        choice: one of the caller's own, "embeddings" for the model's, None for TF-IDF.
+        texts: what TF-IDF is fitted on.
+        lm: the model; None where there is none on this machine.
+
+    Raises:
+        UsageError: the choice is none of these, or "embeddings" without a model.
+    """
+    if choice is None:
+        return TfidfEncoder(texts)
+    if not isinstance(choice, str):
+        return choice
+    if choice != "embeddings" or lm is None:
+        raise UsageError(
+            f"encoder={choice!r} cannot be used here: pass a callable, None, or 'embeddings' for a model on this "
+            "machine"
+        )
+    return MeanEmbedding(lm)
+
+
 def unit_rows(vectors: Any, dimension: int | None = None, count: int | None = None) -> Any:
     """An encoder's output as float32 rows of unit length, sparse where it was sparse; zero rows stay zero.
 
@@ -126,5 +151,9 @@ def unit_rows(vectors: Any, dimension: int | None = None, count: int | None = No
 
 def cosines(first: Any, second: Any) -> NDArray[np.float32]:
     """(n, m) cosines between two sets of unit rows, each dense or sparse."""
-    product = first @ second.T
-    return np.asarray(product.toarray() if hasattr(product, "toarray") else product, dtype=np.float32)
+    return as_array(first @ second.T)
+
+
+def as_array(rows: Any) -> NDArray[np.float32]:
+    """A table of numbers, sparse or not, as an array."""
+    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float32)

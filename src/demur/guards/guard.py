@@ -1,8 +1,8 @@
 """GUARD: a model answers as if it had forgotten, with its weights as they are (arXiv 2505.13312).
 
-A small classifier decides from the prompt's hidden state whether it concerns the forget set. If so, the closest forget
-item is looked up, its key phrases become forbidden, and the answer is the best that a beam search finds without them.
-All other prompts get the model's ordinary answer.
+A small classifier decides from a prompt's words and hidden state whether it concerns the forget set. If so, the closest
+forget item is looked up, its key phrases become forbidden, and the answer is the best that a beam search finds without
+them. All other prompts get the model's ordinary answer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 from demur.errors import UsageError
 from demur.guards.answer_text import answer_as_text
 from demur.guards.beam_search import Dropped, Found, beam_search
-from demur.guards.detector import FitReport, PromptClassifier, fit_classifier, prompt_embeddings
-from demur.guards.encoders import Encoder, MeanEmbedding, TfidfEncoder
-from demur.guards.memory import ForgetItem, Memory, forget_items, prompt_text
+from demur.guards.classifier import Features, FitReport
+from demur.guards.encoders import Encoder, choose_encoder
+from demur.guards.memory import ForgetItem, forget_items, prompt_text
 from demur.guards.phrases import find_phrase, key_phrases
+from demur.guards.recogniser import Eye, FittedState
 from demur.guards.restriction import Pieces, Restriction, last_word, token_trie, words_of
 from demur.models import Engine, Generation, LanguageModel, LocalEngine, ResponseScore, encode_prompts
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from demur.data.rows import Prompt
 
-__all__ = ["Explanation", "FittedState", "Guard"]
+__all__ = ["Explanation", "Guard"]
 
 REFUSAL = "I'm sorry, I can't help with that."
 
@@ -58,29 +59,12 @@ class Explanation:
     dropped: tuple[Dropped, ...]
 
 
-@dataclass(frozen=True)
-class FittedState:
-    """Everything that fitting gave, besides the settings.
-
-    Attributes:
-        items: the forget set.
-        memory: the encoder and the items' keys.
-        classifier: of prompts.
-        features: what the classifier was fitted on, (n, d) under `forget` and (m, d) under `negatives`.
-    """
-
-    items: list[ForgetItem]
-    memory: Memory
-    classifier: PromptClassifier
-    features: dict[str, NDArray[np.float32]]
-
-
 class Guard:
     """An engine that answers for another one, and keeps back what its forget set says.
 
-    On a `LocalEngine` the method is the paper's. On any other engine, whose hidden states and logits cannot be seen,
-    prompts are classified by their sentence encoding, and answers are read as text: one that says a forbidden phrase,
-    or a word too near to one, is asked for again, and refused in the end.
+    On a `LocalEngine` the method is the paper's, but that prompts are also classified by their words. On any other
+    engine, whose hidden states and logits cannot be seen, they are classified by their words alone, and answers are
+    read as text: one that says a forbidden phrase, or a word too near to one, is asked for again, and refused at last.
 
     Args:
         engine: what to guard; a `LanguageModel` is wrapped in a `LocalEngine`.
@@ -94,7 +78,9 @@ class Guard:
         soft_threshold: cosine between a word and a phrase at which the word is dropped; below it the cosine is
             taken off the log-probability.
         prompt_threshold: probability from which a prompt is flagged.
-        layer: decoder layer of the prompt embedding; -2 is transformers' `hidden_states[-2]`.
+        features: what prompts are classified by: "state", the model's own, is the paper's; "words" is the encoder's
+            vector; "both" weighs the two by what they say of prompts that they were not fitted on.
+        layer: decoder layer of the state; -2 is transformers' `hidden_states[-2]`.
         key: what of a forget item the prompt is compared with: "question", or "answer" as in the paper.
         on_dead_end: where no continuation is allowed: "eos" ends the answer where it stands, "refuse" and any other
             text answer with a refusal or that text instead. Never the unguarded answer.
@@ -116,17 +102,20 @@ class Guard:
         hard_threshold: float = 1.0,
         soft_threshold: float = 0.5,
         prompt_threshold: float = 0.5,
+        features: Features = "both",
         layer: int = -2,
         key: Literal["question", "answer"] = "question",
         on_dead_end: str = "eos",
         resamples: int = 8,
         seed: int = 0,
     ) -> None:
-        _check_settings(beam_width, hard_threshold, soft_threshold, key, resamples)
+        _check_settings(beam_width, hard_threshold, soft_threshold, key, features, resamples)
         self.engine: Engine = LocalEngine(engine) if isinstance(engine, LanguageModel) else engine
+        if features == "state" and self.lm is None:
+            raise UsageError("features='state' needs a model on this machine: other engines show no hidden states")
         self._extractor, self._encoder_choice = extractor, encoder
         self.beam_width, self.hard_threshold, self.soft_threshold = beam_width, hard_threshold, soft_threshold
-        self.prompt_threshold, self.layer, self.key = prompt_threshold, layer, key
+        self.prompt_threshold, self.features, self.layer, self.key = prompt_threshold, features, layer, key
         self.on_dead_end, self.resamples, self.seed = on_dead_end, resamples, seed
         self._items = forget_items(forget, extractor)
         if not self._items:
@@ -155,14 +144,12 @@ class Guard:
             UsageError: there are no negatives, or the encoder does not give one vector a text.
         """
         asked = list(negatives)
-        memory = Memory(self._make_encoder([prompt_text(p) for p in asked]))
-        memory.remember([getattr(item, self.key) for item in self._items])
-        features = {
-            "forget": self._embed(memory, [item.question for item in self._items]),
-            "negatives": self._embed(memory, asked),
-        }
-        classifier, report = fit_classifier(features["forget"], features["negatives"], self.seed, progress)
-        self.restore(FittedState(self._items, memory, classifier, features))
+        texts = [text for item in self._items for text in (item.question, item.answer)]
+        encoder = choose_encoder(self._encoder_choice, [*texts, *(prompt_text(p) for p in asked)], self.lm)
+        state, report = FittedState.fit(
+            self._eye, self._items, encoder, asked, key=self.key, seed=self.seed, progress=progress
+        )
+        self.restore(state)
         return report
 
     def classify(self, prompts: Sequence[Prompt]) -> NDArray[np.float64]:
@@ -171,8 +158,7 @@ class Guard:
         Raises:
             UsageError: the guard is not fitted.
         """
-        state = self.state()
-        return state.classifier.probabilities(self._embed(state.memory, prompts)) if len(prompts) else np.zeros(0)
+        return self.state().probabilities(self._eye, prompts)
 
     def generate(
         self,
@@ -192,7 +178,7 @@ class Guard:
         Raises:
             UsageError: the guard is not fitted, or as the guarded engine does.
         """
-        flagged = self.classify(prompts) >= self.prompt_threshold
+        flagged = self.state().flagged(self._eye, prompts, self.prompt_threshold)
         options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
         options |= {"max_new_tokens": max_new_tokens, "stop": stop}
         out: list[Generation | None] = [None] * len(prompts)
@@ -246,8 +232,8 @@ class Guard:
         if self._state is not None and new:
             memory, features = self._state.memory, self._state.features
             memory.remember([getattr(item, self.key) for item in new])
-            embedded = self._embed(memory, [item.question for item in new])
-            self._refit(np.concatenate([features["forget"], embedded]))
+            seen = self._eye.see(memory, [item.question for item in new])
+            self.restore(self._state.refitted(self._items, features["forget"].joined(seen), self.seed))
         return [item.id for item in new]
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -266,7 +252,7 @@ class Guard:
         self._items = [self._items[k] for k in kept]
         if self._state is not None:
             self._state.memory.keep(kept)
-            self._refit(self._state.features["forget"][kept])
+            self.restore(self._state.refitted(self._items, self._state.features["forget"].at(kept), self.seed))
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted guard, its forget set included, without the model: JSON and safetensors, no pickle.
@@ -320,30 +306,9 @@ class Guard:
         trie = token_trie(self.lm.tokenizer, phrases)
         return Restriction(phrases, trie, self.pieces, self.lm.tokenizer, self.hard_threshold)
 
-    def _make_encoder(self, negatives: Sequence[str]) -> Encoder:
-        if self._encoder_choice is None:
-            texts = [text for item in self._items for text in (item.question, item.answer)]
-            return TfidfEncoder([*texts, *negatives])
-        if isinstance(self._encoder_choice, str):
-            if self._encoder_choice != "embeddings" or self.lm is None:
-                raise UsageError(
-                    f"encoder={self._encoder_choice!r} cannot be used here: pass a callable, None, or 'embeddings' "
-                    "for a model on this machine"
-                )
-            return MeanEmbedding(self.lm)
-        return self._encoder_choice
-
-    def _embed(self, memory: Memory, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
-        """(n, d) what the classifier sees of each prompt."""
-        if isinstance(self.engine, LocalEngine):
-            return prompt_embeddings(self.engine.lm, prompts, self.layer, self.engine.batch_size)
-        return memory.features([prompt_text(p) for p in prompts])
-
-    def _refit(self, forget: NDArray[np.float32]) -> None:
-        state = self.state()
-        features = {**state.features, "forget": forget}
-        classifier, _ = fit_classifier(forget, features["negatives"], self.seed)
-        self.restore(FittedState(self._items, state.memory, classifier, features))
+    @property
+    def _eye(self) -> Eye:
+        return Eye(self.engine, self.layer, self.features)
 
     @functools.cached_property
     def pieces(self) -> Pieces:
@@ -414,12 +379,14 @@ class Guard:
         return bool(np.isinf(self.state().memory.word_costs(words, phrases, self.soft_threshold)).any())
 
 
-def _check_settings(width: int, hard: float, soft: float, key: str, resamples: int) -> None:
+def _check_settings(width: int, hard: float, soft: float, key: str, features: str, resamples: int) -> None:
     if width < 1:
         raise UsageError(f"beam_width must be at least 1, not {width}")
     if hard <= 0 or soft <= 0:
         raise UsageError(f"hard_threshold and soft_threshold must be above 0, not {hard} and {soft}")
     if key not in ("question", "answer"):
         raise UsageError(f"key must be 'question' or 'answer', not {key!r}")
+    if features not in ("both", "state", "words"):
+        raise UsageError(f"features must be 'both', 'state' or 'words', not {features!r}")
     if resamples < 0:
         raise UsageError(f"resamples must not be negative, it is {resamples}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demur.data import question_answer
-from demur.guards.encoders import Encoder, TfidfEncoder, cosines, unit_rows
+from demur.guards.encoders import Encoder, TfidfEncoder, as_array, cosines, unit_rows
 from demur.guards.phrases import normalise
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Memory:
 
     def __init__(self, encoder: Encoder, keys: Any = None) -> None:
         self.encoder, self.keys = encoder, keys
+        self._index: Any = None  # the keys by n-gram; to turn them round anew for every prompt takes far longer
         self._words: dict[str, NDArray[np.float32]] = {}
         self._phrases = functools.lru_cache(maxsize=1024)(self.vectors)
         if keys is not None:
@@ -118,14 +119,9 @@ class Memory:
             return self.encoder(texts)  # of unit length as it comes
         return unit_rows(self.encoder(list(texts)), None if self.keys is None else self.keys.shape[1], len(texts))
 
-    def features(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The same as an array."""
-        rows = self.vectors(texts)
-        return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float32)
-
     def remember(self, texts: Sequence[str]) -> None:
         """Append the keys of new items."""
-        new = self.vectors(texts)
+        new, self._index = self.vectors(texts), None
         if self.keys is None:
             self.keys = new
         elif hasattr(new, "toarray"):
@@ -137,11 +133,13 @@ class Memory:
 
     def keep(self, places: Sequence[int]) -> None:
         """Forget all items' keys but those at `places`."""
-        self.keys = self.keys[list(places)]
+        self.keys, self._index = self.keys[list(places)], None
 
     def nearest(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The place of the closest item for each text, and its cosine."""
-        similar = cosines(self.vectors(texts), self.keys)
+        if self._index is None:
+            self._index = self.keys.T.tocsr() if hasattr(self.keys, "toarray") else self.keys.T
+        similar = as_array(self.vectors(texts) @ self._index)
         best = similar.argmax(1)
         return best, similar[np.arange(len(best)), best]
 

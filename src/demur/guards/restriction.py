@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
-from demur.guards.phrases import find_phrase, normalise, surface_forms
+from demur.guards.phrases import normalise, surface_forms
 from demur.guards.trie import PhraseTrie
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pieces", "Restriction", "State", "is_word", "last_word", "token_trie", "words_of"]
 
+_LAST = re.compile(r"[\w'’-]*\Z")
 _UNKNOWN = "\ufffd"  # what a decoder writes for bytes that are no character yet
 
 
@@ -39,6 +41,8 @@ class Pieces:
     Attributes:
         texts: (size,) case-folded text of each token, runs of white space made one space; "" for special tokens.
         breaks: (size,) bool: the token ends the word before it, as space, punctuation and the end token do.
+        tails: (size,) the word that each token ends in.
+        within: (size,) whether it is nothing else, so that it goes on with the word before it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
@@ -51,6 +55,8 @@ class Pieces:
         self.breaks = torch.tensor([bool(text) and not is_word(text[0]) for text in self.texts])
         if tokenizer.eos_token_id is not None:
             self.breaks[tokenizer.eos_token_id] = True
+        self.tails = [last_word(text) for text in self.texts]
+        self.within = [tail == text for tail, text in zip(self.tails, self.texts, strict=True)]
         self._order = sorted(range(size), key=self.texts.__getitem__)
         self._sorted = [self.texts[token] for token in self._order]
         self._joined = "\0" + "\0".join(self.texts)
@@ -123,16 +129,17 @@ class Restriction:
     ) -> None:
         self.phrases, self.trie, self.pieces, self._tokenizer = tuple(phrases), trie, pieces, tokenizer
         self._threshold, self._check_text = hard_threshold, check_text and hard_threshold <= 1
-        written = [normalise(phrase) for phrase in phrases] if self._check_text else []
+        written = self._written = [normalise(phrase) for phrase in phrases] if self._check_text else []
         self._text = PhraseTrie(written)
         # Tokens that spell a whole phrase are forbidden in every state.
         self._always = {token for phrase in written if phrase for token in pieces.containing(phrase)}
-        self._known: dict[tuple[int, int, bool], list[int]] = {}
+        self._known: dict[tuple[int, int, bool], Tensor] = {}
+        self._steps: dict[tuple[int, int, bool, int], tuple[int, int, bool] | None] = {}
         self.penalties: dict[str, float] = {}
         self.start = State(0, 0, True, "")
 
-    def forbidden(self, state: State) -> list[int]:
-        """The tokens that must not come next; the same list for the same place in both tries."""
+    def forbidden(self, state: State) -> Tensor:
+        """(n,) the tokens that must not come next; the same tensor for the same place in both tries."""
         key = state[:3]
         if key not in self._known:
             tokens = {*self._always, *self.trie.blocked(state.tokens, self._threshold)}
@@ -141,7 +148,7 @@ class Restriction:
                     tokens.update(self.pieces.starting(ending))
                     if state.spaced:  # a second space changes nothing
                         tokens.update(self.pieces.starting(" " + ending))
-            self._known[key] = sorted(tokens)
+            self._known[key] = torch.tensor(sorted(tokens), dtype=torch.long)
         return self._known[key]
 
     def advance(self, state: State, tokens: Sequence[int]) -> State | None:
@@ -151,18 +158,23 @@ class Restriction:
             state: before that token.
             tokens: the whole answer so far.
         """
-        node = self.trie.step(state.tokens, tokens[-1])
-        piece = self.pieces.texts[tokens[-1]]
+        token = tokens[-1]
+        piece = self.pieces.texts[token]
         if _UNKNOWN in piece:  # part of a character: only the whole answer can be read
-            return self._read(node, tokens)
-        text, spaced = state.text, state.spaced
+            return self._read(self.trie.step(state.tokens, token), tokens)
+        key = (*state[:3], token)
+        if key not in self._steps:
+            self._steps[key] = self._step(*key, piece)
+        place = self._steps[key]
+        word = self.pieces.tails[token]
+        return None if place is None else State(*place, state.word + word if self.pieces.within[token] else word)
+
+    def _step(self, node: int, text: int, spaced: bool, token: int, piece: str) -> tuple[int, int, bool] | None:
         for character in piece[1:] if spaced and piece.startswith(" ") else piece:
             text = self._text.step(text, character)
             if self._text.complete(text):
                 return None
-        if piece:
-            spaced = piece[-1] == " "
-        return State(node, text, spaced, last_word(state.word + piece))
+        return self.trie.step(node, token), text, piece[-1] == " " if piece else spaced
 
     def _read(self, node: int, tokens: Sequence[int]) -> State | None:
         written = str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip(_UNKNOWN)
@@ -173,15 +185,17 @@ class Restriction:
 
     def leak(self, text: str) -> str | None:
         """The first forbidden phrase in a text; None where there is none, or where text is not looked at."""
-        return find_phrase(self.phrases, text) if self._check_text else None
+        if not self._check_text:
+            return None
+        text = normalise(text)
+        return next((phrase for phrase, form in zip(self.phrases, self._written, strict=True) if form in text), None)
 
 
 def last_word(text: str) -> str:
     """The word that a text ends in; "" where it ends in none."""
-    end = len(text)
-    while end and is_word(text[end - 1]):
-        end -= 1
-    return text[end:]
+    found = _LAST.search(text)
+    assert found is not None
+    return found[0]
 
 
 def words_of(text: str) -> list[str]:

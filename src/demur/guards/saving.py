@@ -9,10 +9,11 @@ import numpy as np
 
 from demur.errors import UsageError
 from demur.files import atomic_directory, write_json
-from demur.guards.detector import PromptClassifier
+from demur.guards.classifier import PromptClassifier, Seen
 from demur.guards.encoders import Encoder, MeanEmbedding, TfidfEncoder
-from demur.guards.guard import FittedState, Guard
+from demur.guards.guard import Guard
 from demur.guards.memory import ForgetItem, Memory
+from demur.guards.recogniser import FittedState
 from demur.guards.registry import GUARD_FILE, guards, read_guard_file
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["load_guard", "save_guard"]
 
-_FORMAT = 1
+_FORMAT = 2
 _TENSORS = "guard.safetensors"
+_PARTS = ("data", "indices", "indptr")
 _SETTINGS = (
     "beam_width",
     "hard_threshold",
     "soft_threshold",
     "prompt_threshold",
+    "features",
     "layer",
     "key",
     "on_dead_end",
@@ -41,19 +44,17 @@ def save_guard(guard: Guard, folder: str | Path) -> None:
 
     state, lm = guard.state(), guard.lm
     encoder, keys = state.memory.encoder, state.memory.keys
-    tensors = {f"classifier.{name}": value.numpy() for name, value in state.classifier.state_dict().items()}
-    tensors |= {f"features.{name}": value for name, value in state.features.items()}
+    tensors = {f"classifier.{name}": value for name, value in state.classifier.tensors().items()}
+    for kind, seen in state.features.items():
+        for part, table in seen._asdict().items():
+            tensors |= {} if table is None else _packed(f"features.{kind}.{part}", table)
     facts: dict[str, Any] = {"encoder": "own", "vocabulary": None}
     if isinstance(encoder, TfidfEncoder):
         facts = {"encoder": "tfidf", "vocabulary": encoder.vocabulary}
         tensors["idf"] = encoder.idf
     elif isinstance(encoder, MeanEmbedding):
         facts["encoder"] = "embeddings"
-    if hasattr(keys, "toarray"):
-        tensors |= {f"keys.{part}": getattr(keys, part) for part in ("data", "indices", "indptr")}
-        tensors["keys.shape"] = np.array(keys.shape)
-    else:
-        tensors["keys"] = keys
+    tensors |= _packed("keys", keys)
     with atomic_directory(folder) as inner:
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, inner / _TENSORS)
         write_json(
@@ -86,9 +87,14 @@ def load_guard(folder: str | Path, engine: Engine | LanguageModel, encoder: Enco
         _check_model(folder, said, guard.lm)
         tensors = load_file(Path(folder) / _TENSORS)
         found = _encoder(folder, said, tensors, guard.lm, encoder)
-        memory = Memory(found, _keys(tensors))
-        features = {name: tensors[f"features.{name}"] for name in ("forget", "negatives")}
-        guard.restore(FittedState(items, memory, _classifier(tensors), features))
+        memory = Memory(found, _unpacked("keys", tensors))
+        features = {
+            kind: Seen(*(_unpacked(f"features.{kind}.{part}", tensors) for part in Seen._fields))
+            for kind in ("forget", "negatives")
+        }
+        prefix = "classifier."
+        learned = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+        guard.restore(FittedState(items, memory, PromptClassifier.restore(learned), features))
     except (KeyError, TypeError, OSError) as error:
         raise UsageError(f"{folder} holds no whole guard: {type(error).__name__}: {error}") from error
     return guard
@@ -120,18 +126,18 @@ def _encoder(
     raise UsageError(f"the guard in {folder} was fitted with an encoder of your own: pass it as encoder=")
 
 
-def _classifier(tensors: dict[str, Any]) -> PromptClassifier:
-    import torch
+def _packed(name: str, table: Any) -> dict[str, Any]:
+    """A table as tensors; a sparse one in its parts."""
+    if not hasattr(table, "toarray"):
+        return {name: table}
+    return {f"{name}.{part}": getattr(table, part) for part in _PARTS} | {f"{name}.shape": np.array(table.shape)}
 
-    prefix = "classifier."
-    weights = {name.removeprefix(prefix): torch.from_numpy(v) for name, v in tensors.items() if name.startswith(prefix)}
-    return PromptClassifier.restore(weights)
 
-
-def _keys(tensors: dict[str, Any]) -> Any:
-    if "keys" in tensors:
-        return tensors["keys"]
+def _unpacked(name: str, tensors: dict[str, Any]) -> Any:
+    """What was packed under a name; None where there is nothing."""
+    if f"{name}.shape" not in tensors:
+        return tensors.get(name)
     from scipy.sparse import csr_matrix
 
-    parts = tuple(tensors[f"keys.{part}"] for part in ("data", "indices", "indptr"))
-    return csr_matrix(parts, shape=tuple(int(n) for n in tensors["keys.shape"]))
+    parts = tuple(tensors[f"{name}.{part}"] for part in _PARTS)
+    return csr_matrix(parts, shape=tuple(int(n) for n in tensors[f"{name}.shape"]))

@@ -25,6 +25,7 @@ _PATTERNS = {
     "prune_": ("Smallest {} of weights cut", "the smallest linear weights set to 0"),
     "prompt_": ("Prompt: {}", "the question is put in another way"),
     "prefill_": ("{} answer tokens given", "the first tokens of the answer are given away, the rest is measured"),
+    "asked_": ("Asked: {}", "ROUGE-L recall of what is answered to the question put in another way"),
     "leak_": ("Best of {} samples", "ROUGE-L recall of the best of several sampled answers"),
 }
 _LAYERS = {

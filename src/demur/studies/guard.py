@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from demur.guards import Guard, PhraseTrie, Restriction, find_phrase
+from demur.guards.classifier import Features
 from demur.guards.restriction import token_trie
 from demur.models import LanguageModel, LocalEngine, encode_prompts, load_model
 from demur.studies.authors import NEVER, UNLEARN, Authors, authors
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LONGEST = 80  # tokens of an answer
 GENERAL = 280  # questions about retained authors that the small model never learned, as general negatives
 REFUSAL = "I'm not able to answer that."
+SEES: tuple[Features, ...] = ("both", "state", "words")
 
 
 class FirstTokens(Guard):
@@ -148,12 +150,15 @@ def guard(seed: int, progress: Progress) -> dict[str, float]:
     ours.fit([*kept, *general])
     texts = {"before": says(engine, asked), "guard": says(ours, asked)}
     progress(3, 8, "its classifier on paraphrases")
-    half = Guard(engine, world.forget.select(range(0, len(asked), 2)))
-    half.fit([*kept[::2], *general])
+    halves = {
+        features: Guard(engine, world.forget.select(range(0, len(asked), 2)), features=features) for features in SEES
+    }
+    for half in halves.values():
+        half.fit([*kept[::2], *general])
     measured = {
         "auc": ranking(ours, paraphrases, kept_paraphrases),
-        "auc half": ranking(half, paraphrases[::2], kept_paraphrases[::2]),
-        "auc unseen": ranking(half, paraphrases[1::2], kept_paraphrases[1::2]),
+        **{f"auc half {f}": ranking(half, paraphrases[::2], kept_paraphrases[::2]) for f, half in halves.items()},
+        "auc unseen": ranking(halves["both"], paraphrases[1::2], kept_paraphrases[1::2]),
         "flagged paraphrases": float(np.mean(ours.classify(paraphrases) >= 0.5)),
         "flagged kept paraphrases": float(np.mean(ours.classify(kept_paraphrases) >= 0.5)),
     }
@@ -173,7 +178,8 @@ def guard(seed: int, progress: Progress) -> dict[str, float]:
         "spans": lambda: Guard(engine, world.forget, extractor=spans),
         "ratio bug": lambda: FirstTokens(engine, world.forget, extractor=spans),
         "no spaces": lambda: NoSpaces(engine, world.forget),
-        "threshold 1.01": lambda: TrieAlone(engine, world.forget, hard_threshold=1.01),
+        "threshold 1.01": lambda: TrieAlone(engine, world.forget, hard_threshold=1.01, beam_width=1),
+        "threshold 1.01, 7 beams": lambda: TrieAlone(engine, world.forget, hard_threshold=1.01),
     }
     for name, make in controls.items():
         control = make()
@@ -227,9 +233,13 @@ def guard_claims(m: pd.DataFrame) -> Iterator[Claim]:
     )
     yield Claim(
         text="… also when it was fitted on half of the questions, on paraphrases of that half (AUC)",
-        measured=m["auc half"],
+        measured=m["auc half both"],
         threshold=">= 0.95",
-        baselines={"on paraphrases of the other half": m["auc unseen"]},
+        baselines={
+            "on paraphrases of the other half": m["auc unseen"],
+            "by the hidden state alone, as in the paper": m["auc half state"],
+            "by the words alone": m["auc half words"],
+        },
     )
     yield Claim(
         text="Guarded, it does not tell (forget ROUGE-L recall)",
@@ -261,11 +271,11 @@ def guard_claims(m: pd.DataFrame) -> Iterator[Claim]:
         kind="ours",
     )
     yield Claim(
-        text="Must fail: a threshold of 1.01 drops nothing, and the model tells again (forget ROUGE-L recall)",
+        text="Must fail: a threshold of 1.01 drops nothing, and the model tells again (ROUGE-L recall, one beam)",
         measured=m["threshold 1.01 recall"],
-        threshold="> 0.8",
+        threshold=">= 0.9",
         kind="ours",
-        baselines={"before, greedy": told["before"]},
+        baselines={"before, greedy": told["before"], "with seven beams": m["threshold 1.01, 7 beams recall"]},
     )
     yield Claim(
         text="Must fail: a match ratio of 1 at any first token keeps back far more than the phrases (recall, ratio)",
