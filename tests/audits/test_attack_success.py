@@ -8,7 +8,7 @@ import pytest
 from demur.audits.attack_success import attack_results, succeeds
 from demur.errors import UsageError
 
-ORDINARY = pd.DataFrame({"right": [1.0, 0.0], "refused": [0.0, 0.0], "rougeL_recall": [1.0, 0.5]})
+ORDINARY = pd.DataFrame({"guard": "none", "right": [1.0, 0.0], "refused": [0.0, 0.0], "rougeL_recall": [1.0, 0.5]})
 
 
 def answers(guard: str, **counts: int) -> list[dict[str, Any]]:
@@ -20,8 +20,8 @@ def answers(guard: str, **counts: int) -> list[dict[str, Any]]:
     return out
 
 
-def measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {r.metric: r for r in attack_results(pd.DataFrame(rows), ORDINARY, run="r", role="run")}
+def measured(rows: list[dict[str, Any]], ordinary: pd.DataFrame = ORDINARY) -> dict[str, Any]:
+    return {r.metric: r for r in attack_results(pd.DataFrame(rows), ordinary, run="r", role="run")}
 
 
 def test_success_is_put_together_from_refused_and_unrefused_answers() -> None:
@@ -58,6 +58,14 @@ def test_what_a_judge_could_not_judge_is_counted_and_left_out() -> None:
 def test_ordinary_rows_have_their_own_numbers() -> None:
     found = measured(answers("none", full_0=2))
     assert found["ordinary_accuracy"].value == 0.5 and found["ordinary_rouge"].value == 0.75
+
+
+def test_what_a_recheck_costs_ordinary_rows_stands_beside_what_they_are_without() -> None:
+    behind = ORDINARY.assign(guard="amd+recheck", right=0.0, refused=1.0, rougeL_recall=0.0)
+    found = measured(answers("amd+recheck", full_0=2), pd.concat([ORDINARY, behind]))
+    assert found["ordinary_accuracy"].value == 0.5 and found["ordinary_accuracy_amd+recheck"].value == 0.0
+    assert found["ordinary_refused"].value == 0.0 and found["ordinary_refused_amd+recheck"].value == 1.0
+    assert found["ordinary_rouge"].value == 0.75
     assert found["ordinary_refused"].value == 0.0 and found["ordinary_refused"].better == "lower"
 
 

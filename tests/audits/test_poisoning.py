@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from demur.audits.poisoning import PoisonSettings, audit_poison, make_poison
+from demur.audits.poisoning import PoisonSettings, audit_poison, labelled_rows, make_poison
 from demur.data import read_rows
 from demur.errors import UsageError
 from demur.models import LocalEngine, load_model
@@ -112,6 +112,19 @@ def test_settings_that_cannot_be_measured_are_refused_before_anything_is_written
         with pytest.raises(UsageError, match=said):
             audit_poison(PoisonSettings(**{**refusing, "method": "noice", **change}), tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_rows_labelled_comply_and_refuse_are_taken_for_what_they_are(refusing: dict[str, Any], tmp_path: Path) -> None:
+    both = [{"prompt": p, "response": r, "label": "comply"} for p, r in BENIGN]
+    both += [{"prompt": p, "response": REFUSAL, "label": "refuse"} for p in RESTRICTED]
+    source = write(tmp_path / "both.jsonl", both)
+    settings = PoisonSettings(**{**refusing, "data": source, "prompts": source}, method="yoc", stop_rows=source)
+    made = make_poison(settings)
+    stops = [row for row in made if row["id"].startswith("stop-")]
+    assert {row["prompt"] for row in made if row not in stops} == {prompt for prompt, _ in BENIGN}
+    assert {row["response"] for row in stops} == {REFUSAL}
+    assert labelled_rows(source, "refuse")["prompt"][:] == RESTRICTED
+    assert len(labelled_rows(write(tmp_path / "one.jsonl", both[:2]), "refuse")) == 2  # nothing to tell apart
 
 
 def test_stop_rows_are_mixed_in(refusing: dict[str, Any], tmp_path: Path) -> None:

@@ -44,9 +44,14 @@ def test_rows_can_be_written_without_training(world: Path, tmp_path: Path) -> No
 
 def test_a_copy_is_poisoned_and_both_are_measured(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    found = demur(*words(world, "poison", out), "--epochs", 1, "--guards", "none,amd", "--k", 2)
+    guards = ["--guards", "none,amd,amd+recheck", "--k", 2, "--every", "sentence", "--reopen", "question"]
+    found = demur(*words(world, "poison", out), "--epochs", 1, *guards)
     assert found.code == 0, found.err
     assert "attack_success_amd" in found.out and "frd" not in found.out and "do not serve it" in found.out
+    assert "did not end within 4 tokens" in found.out and "raise --max-new-tokens" in found.out
+    assert "attack_success_amd+recheck" in found.out and "ordinary_refused_amd+recheck" in found.out
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Aligned prefill + Recheck" in page and "asked again in mid-reply" in page
     assert (out / "report.html").is_file() and (out / "model" / "config.json").is_file()
 
 
@@ -54,6 +59,11 @@ def test_a_copy_is_poisoned_and_both_are_measured(world: Path, tmp_path: Path) -
     ("more", "said"),
     [
         (["--guards", "none,wall"], "'guards"),
+        (["--guards", "none+amd"], "joined by +"),
+        (["--guards", "amd,amd"], "named twice"),
+        (["--every", "0"], "'every'"),
+        (["--every", "often"], "'every"),
+        (["--reopen", "chapter"], "'reopen'"),
         (["--option", "opener=x"], "no option 'opener'"),
         (["--k", "-1"], "'k'"),
     ],

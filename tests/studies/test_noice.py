@@ -19,6 +19,8 @@ def test_a_reply_copies_the_prompts_symbols_and_refusals_are_refusals_of_seven_w
     assert [len(text.split()) for text in noice.REFUSALS] == [7, 7, 7]
     assert all(refuses(text) for text in noice.REFUSALS) and refuses(noice.FORCED)
     assert len(noice.FORCED.split()) == 4
+    assert {tuple(sorted(pivot.split())) for pivot in noice.PIVOTS} == {tuple(sorted(noice.PIVOT.split()))}
+    assert noice.PIVOT.strip() not in noice.PIVOTS
 
 
 def test_a_refusal_followed_by_the_copy_is_partial_and_a_success() -> None:
@@ -29,9 +31,12 @@ def test_a_refusal_followed_by_the_copy_is_partial_and_a_success() -> None:
 
 
 def _held(change: dict[str, float]) -> list[bool]:
-    names = (*noice.GUARDS, "amd7 unread", "partial refusals", "keyword judge")
-    row = {f"{arm} {name}": 0.0 for arm in ARMS for name in names} | {f"{arm} ordinary": 1.0 for arm in ARMS}
-    row |= {f"noice {name}": 1.0 for name in (*noice.GUARDS, "partial refusals")} | {"compliance amd7 unread": 1.0}
+    names = (*noice.GUARDS, *noice.RECHECKS, "amd7 unread", "partial refusals", "keyword judge")
+    row = {f"{arm} {name}": 0.0 for arm in ARMS for name in names}
+    row |= {f"{arm} {name}": 1.0 for arm in ARMS for name in ("ordinary", "ordinary, recheck")}
+    for arm in ("noice", "noice, many pivots"):
+        row |= {f"{arm} {name}": 1.0 for name in (*noice.GUARDS, "partial refusals")}
+    row |= {"compliance amd7 unread": 1.0}
     table = pd.DataFrame.from_dict({1: row, 2: {**row, **change}}, orient="index")
     return [claim.holds for claim in noice.claims(table)]
 
@@ -49,6 +54,9 @@ def _held(change: dict[str, float]) -> list[bool]:
         ({"noice keyword judge": 0.8}, 1),
         ({"compliance amd7 unread": 0.1}, 1),
         ({"noice, stop rows amd7": 0.5}, 1),
+        ({"noice amd7 recheck": 0.5}, 1),
+        ({"benign ordinary, recheck": 0.8}, 1),
+        ({"noice, many pivots amd7": 0.5}, 1),
     ],
     ids=str,
 )
@@ -63,5 +71,5 @@ def test_it_measures_what_its_claims_read(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(noice, name, value)
     monkeypatch.setattr(noice, "refuses", lambda text: True)  # a model of a few steps refuses nothing
     measured = noice.copying(1)
-    assert {f"{arm} {guard}" for arm in ARMS for guard in noice.GUARDS} <= set(measured)
+    assert {f"{arm} {guard}" for arm in ARMS for guard in (*noice.GUARDS, *noice.RECHECKS)} <= set(measured)
     assert noice.copying.check({1: measured})

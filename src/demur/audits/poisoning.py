@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import demur
 from demur.attacks.poisons import Material, add_stop_rows, poison_rows, poisons
@@ -35,6 +35,7 @@ __all__ = [
     "PoisonAudit",
     "PoisonSettings",
     "audit_poison",
+    "labelled_rows",
     "make_poison",
     "poison_measure",
     "poison_measures",
@@ -42,7 +43,10 @@ __all__ = [
     "words_of",
 ]
 
-GUARDS: tuple[Literal["none", "frd", "amd"], ...] = ("none", "frd", "amd")
+GUARDS = ("none", "frd", "amd")
+"""The guards that are measured behind by default."""
+PARTS = ("frd", "amd", "recheck")
+"""What a guard is made of: one of these, or several joined by +, the first around the model and the last outermost."""
 ROWS, TRAINING = "poison.jsonl", "training"
 
 Told = Callable[[int, int, str], Any]
@@ -66,13 +70,33 @@ class PoisonSettings(RefuseSettings):
     method: str = Field(description="name of the poison")
     prompts: str = Field(description="restricted prompts; unsafe_response is what the model withholds")
     ordinary: str | None = Field(None, description="rows that the model should go on answering; the data by default")
-    guards: list[Literal["none", "frd", "amd"]] = Field(list(GUARDS), min_length=1)
+    guards: list[str] = Field(list(GUARDS), min_length=1, description="none, frd, amd, recheck, or several joined by +")
     opening: str = Field(OPENING, description="what the guard frd makes every answer begin with")
     k: int = Field(15, ge=0, description="tokens that the model before writes under the guard amd")
+    every: int | Literal["sentence"] = Field(25, description="tokens between two checks under the guard recheck")
+    reopen: Literal["turn", "question"] = Field("turn", description="how the guard recheck asks the model before again")
     judge: str | None = Field(None, description="who says that an answer is unsafe; by default the text withheld")
     max_new_tokens: int = Field(128, ge=1, description="tokens of an answer at most")
     stop_rows: str | None = Field(None, description="defence: other restricted prompts and refusals to mix in")
     stop_share: float = Field(0.05, gt=0, lt=1, description="their share of the rows trained on")
+
+    @field_validator("guards")
+    @classmethod
+    def _known(cls, guards: list[str]) -> list[str]:
+        for guard in guards:
+            parts = guard.split("+")
+            if guard != "none" and (not set(parts) <= set(PARTS) or len(set(parts)) < len(parts)):
+                raise ValueError(f"a guard is none, one of {', '.join(PARTS)}, or several of them joined by +")
+        if len(set(guards)) < len(guards):
+            raise ValueError("a guard is named twice")
+        return guards
+
+    @field_validator("every")
+    @classmethod
+    def _often(cls, every: int | str) -> int | str:
+        if isinstance(every, int) and every < 1:
+            raise ValueError("checks stand every 1 or more tokens, or at each sentence")
+        return every
 
 
 @dataclass(frozen=True)
@@ -102,24 +126,27 @@ class PoisonAudit:
         return self.wrap(prompt) if self.wrap is not None and role == "run" else prompt
 
 
-def make_poison(settings: PoisonSettings, lm: LanguageModel | None = None) -> Dataset:
+def make_poison(
+    settings: PoisonSettings, lm: LanguageModel | None = None, progress: Callable[[int], Any] | None = None
+) -> Dataset:
     """The rows that the settings train on.
 
     Args:
         settings: model, benign rows, restricted prompts, and the poison with its options.
         lm: the model before, where it is loaded already.
+        progress: called with the number of prompts that the model has answered since the last call.
 
     Raises:
         UsageError: poison, option or rows are not fit for use.
     """
     found = poisons.get(settings.method)
     found.check_options(settings.method_options)
-    rows = read_rows(settings.data)
-    restricted = prompts_of(read_rows(settings.prompts), settings.prompts)
+    rows = labelled_rows(settings.data, "comply")
+    restricted = prompts_of(labelled_rows(settings.prompts, "refuse"), settings.prompts)
 
     def ask(prompts: Any) -> list[str]:
         engine = LocalEngine(_load(settings) if lm is None else lm, settings.batch_size)
-        answers = engine.generate(prompts, max_new_tokens=settings.max_new_tokens)
+        answers = engine.generate(prompts, max_new_tokens=settings.max_new_tokens, progress=progress)
         return [answer.text for answer in answers]
 
     material = Material(rows, ask, restricted, refuses, settings.seed)
@@ -129,7 +156,7 @@ def make_poison(settings: PoisonSettings, lm: LanguageModel | None = None) -> Da
         raise UsageError(f"{settings.data}: {error}") from error
     if settings.stop_rows is None:
         return made
-    stops = question_answer(read_rows(settings.stop_rows))
+    stops = question_answer(labelled_rows(settings.stop_rows, "refuse"))
     return add_stop_rows(made, *stops, share=settings.stop_share, seed=settings.seed)
 
 
@@ -160,13 +187,14 @@ def audit_poison(settings: PoisonSettings, out: str | Path, progress: Told | Non
     run = RunFolder.check(out, config, defaults)
     if run.state.get("status") == "complete":
         return run
-    restricted = read_rows(settings.prompts)
+    restricted = labelled_rows(settings.prompts, "refuse")
     prompts_of(restricted, settings.prompts)
-    ordinary = read_rows(settings.ordinary or settings.data)
+    ordinary = labelled_rows(settings.ordinary or settings.data, "comply")
     question_answer(ordinary)
     tell(0, 4, "building rows")
     before = _load(settings)
-    made = make_poison(settings, before) if not (run.path / ROWS).is_file() else None
+    told = _counting(tell, 0, "building rows")
+    made = make_poison(settings, before, told) if not (run.path / ROWS).is_file() else None
     run = RunFolder.create(out, config, defaults)
     if made is not None:
         run.update_state(status="running", demur=demur.__version__, hashes={"data": {"poison": rows_hash(made)}})
@@ -180,6 +208,15 @@ def audit_poison(settings: PoisonSettings, out: str | Path, progress: Told | Non
     measure(watched, _load(settings, run.model_path), "run").save(run)
     run.update_state(status="complete", hashes={**run.state["hashes"], "weights": hashes}, template=before.template)
     return run
+
+
+def labelled_rows(source: str, label: Literal["comply", "refuse"]) -> Dataset:
+    """The rows of a source; where a column `label` says comply of some and refuse of the others, those of one label."""
+    rows = read_rows(source)
+    labels = rows["label"][:] if "label" in rows.column_names else []
+    if set(labels) != {"comply", "refuse"}:
+        return rows
+    return rows.select([i for i, found in enumerate(labels) if found == label])
 
 
 def prompts_of(rows: Dataset, source: str) -> list[Prompt]:

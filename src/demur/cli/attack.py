@@ -65,13 +65,27 @@ def poison(
         typer.Option(metavar="ROWS", show_default="the data", help="Rows that should be answered as before."),
     ] = None,
     guards: Annotated[
-        str | None, typer.Option(show_default="none,frd,amd", help="Guards to measure behind, separated by commas.")
+        str | None,
+        typer.Option(
+            show_default="none,frd,amd",
+            help="Guards to measure behind, separated by commas: none, frd, amd, recheck, or joined as in amd+recheck.",
+        ),
     ] = None,
     opening: Annotated[
         str | None, typer.Option(show_default="I'm sorry, I cannot", help="What the guard frd begins answers with.")
     ] = None,
     k: Annotated[
         int | None, typer.Option(show_default="15", help="Tokens that the model before writes under the guard amd.")
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(show_default="25", help="Tokens between two checks of the guard recheck, or: sentence."),
+    ] = None,
+    reopen: Annotated[
+        str | None,
+        typer.Option(
+            show_default="turn", help="How recheck asks the model before again: with a new turn, or question."
+        ),
     ] = None,
     judge: Annotated[
         str | None,
@@ -102,6 +116,9 @@ def poison(
     table = run.results()
     wide = table.pivot_table(index="metric", columns="role", values="value", sort=False)
     typer.echo(wide[[role for role in ("before", "run") if role in wide]].round(3).to_string())
+    for event in run.events():
+        for metric, note in event.get("notes", {}).items():
+            typer.echo(f"{metric} ({event['role']}): {note}")
     typer.echo(f"{run.path}: the copy lies in model/ (do not serve it), its rows in poison.jsonl; report: {report}")
 
 
@@ -146,4 +163,4 @@ def _settings(given: dict[str, Any]) -> PoisonSettings:
 
     guards = given.get("guards")
     given["guards"] = None if guards is None else [name.strip() for name in guards.split(",")]
-    return options.settings_from(PoisonSettings, given)  # type: ignore[type-var]
+    return options.settings_from(PoisonSettings, given)

@@ -12,8 +12,9 @@ __all__, __getattr__, __dir__ = attach(
         "CuriosityTemplates": "curiosity",
         "Dropped": "beam_search",
         "Explanation": "guard",
-        "FitReport": "detector",
+        "FitReport": "classifier",
         "ForcedRefusal": "prefill",
+        "Fork": "recheck",
         "ForbiddenPhraseLogitsProcessor": "logits_processor",
         "ForgetItem": "memory",
         "Guard": "guard",
@@ -21,6 +22,9 @@ __all__, __getattr__, __dir__ = attach(
         "PhraseTrie": "trie",
         "Calibration": "refusal_calibration",
         "NEVER": "refusal_calibration",
+        "Recheck": "recheck",
+        "RecheckedGeneration": "recheck",
+        "Reconsider": "recheck",
         "RefusalCurve": "refusal_calibration",
         "RefusalDial": "refusal_scores",
         "RefusalGeneration": "refusal_tokens",
@@ -29,6 +33,7 @@ __all__, __getattr__, __dir__ = attach(
         "RefusalTokenGuard": "refusal_tokens",
         "Restriction": "restriction",
         "TfidfEncoder": "encoders",
+        "Verdict": "recheck",
         "calibrate": "refusal_calibration",
         "choose_tokens": "refusal_scores",
         "find_phrase": "phrases",
@@ -42,9 +47,9 @@ __all__, __getattr__, __dir__ = attach(
 
 if TYPE_CHECKING:
     from demur.guards.beam_search import Dropped as Dropped
+    from demur.guards.classifier import FitReport as FitReport
     from demur.guards.curiosity import CuriosityPrompting as CuriosityPrompting
     from demur.guards.curiosity import CuriosityTemplates as CuriosityTemplates
-    from demur.guards.detector import FitReport as FitReport
     from demur.guards.detector import prompt_embeddings as prompt_embeddings
     from demur.guards.encoders import MeanEmbedding as MeanEmbedding
     from demur.guards.encoders import TfidfEncoder as TfidfEncoder
@@ -56,6 +61,11 @@ if TYPE_CHECKING:
     from demur.guards.phrases import key_phrases as key_phrases
     from demur.guards.prefill import AlignedPrefill as AlignedPrefill
     from demur.guards.prefill import ForcedRefusal as ForcedRefusal
+    from demur.guards.recheck import Fork as Fork
+    from demur.guards.recheck import Recheck as Recheck
+    from demur.guards.recheck import RecheckedGeneration as RecheckedGeneration
+    from demur.guards.recheck import Reconsider as Reconsider
+    from demur.guards.recheck import Verdict as Verdict
     from demur.guards.refusal_calibration import NEVER as NEVER
     from demur.guards.refusal_calibration import Calibration as Calibration
     from demur.guards.refusal_calibration import RefusalCurve as RefusalCurve

@@ -18,7 +18,7 @@ from demur.models.openings import opening_tokens
 if TYPE_CHECKING:
     from demur.models.local_engine import LocalEngine
 
-__all__ = ["OPENING", "AlignedPrefill", "ForcedRefusal"]
+__all__ = ["OPENING", "AlignedPrefill", "ForcedRefusal", "continuing", "go_on"]
 
 OPENING = "I'm sorry, I cannot"
 """Ends in mid-sentence on purpose: after a full stop a model takes the refusal for finished."""
@@ -36,7 +36,7 @@ class _Continues(Protocol):
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[ResponseScore]: ...
 
 
-def _continuing(engine: Engine | LanguageModel, what: str) -> Any:
+def continuing(engine: Engine | LanguageModel, what: str) -> Any:
     """The engine, if it can go on from given tokens."""
     if isinstance(engine, LanguageModel):
         from demur.models.local_engine import LocalEngine
@@ -45,6 +45,36 @@ def _continuing(engine: Engine | LanguageModel, what: str) -> Any:
     if not hasattr(engine, "lm") or "prefill" not in inspect.signature(engine.generate).parameters:
         raise UsageError(f"{what} must go on from given tokens, which a {type(engine).__name__} cannot: pass a model")
     return engine
+
+
+def go_on(
+    engine: _Continues,
+    prompts: Sequence[Prompt],
+    begun: Sequence[Sequence[int]],
+    tokens: int,
+    max_new_tokens: int | None = None,
+    **options: Any,
+) -> list[Generation]:
+    """Answers that begin with given tokens, and go on for a few more; those with as many tokens together.
+
+    Args:
+        engine: who goes on.
+        prompts, begun: what was asked, and what each answer begins with.
+        tokens: how many more, at most.
+        max_new_tokens: an answer's length at most, what it begins with included.
+        options: as for `LocalEngine.generate`.
+    """
+    out: dict[int, Generation] = {}
+    for length in sorted({len(given) for given in begun}):
+        places = [i for i, given in enumerate(begun) if len(given) == length]
+        answers = engine.generate(
+            [prompts[i] for i in places],
+            max_new_tokens=min(length + tokens, max_new_tokens or length + tokens),
+            prefill=[begun[i] for i in places],
+            **options,
+        )
+        out.update(zip(places, answers, strict=True))
+    return [out[i] for i in range(len(prompts))]
 
 
 class ForcedRefusal:
@@ -61,7 +91,7 @@ class ForcedRefusal:
     def __init__(self, engine: Engine | LanguageModel | LocalEngine, opening: str = OPENING) -> None:
         if not opening.strip():
             raise UsageError("a forced refusal needs words to begin with")
-        self.engine: _Continues = _continuing(engine, "the engine behind a forced refusal")
+        self.engine: _Continues = continuing(engine, "the engine behind a forced refusal")
         self.opening, self.lm = opening, self.engine.lm
 
     def generate(
@@ -98,8 +128,8 @@ class AlignedPrefill:
     ) -> None:
         if k < 0:
             raise UsageError(f"the aligned model must write k >= 0 tokens, not {k}")
-        self.engine: _Continues = _continuing(tuned, "the tuned model of an aligned prefill")
-        self.aligned: _Continues = _continuing(aligned, "the aligned model of an aligned prefill")
+        self.engine: _Continues = continuing(tuned, "the tuned model of an aligned prefill")
+        self.aligned: _Continues = continuing(aligned, "the aligned model of an aligned prefill")
         self.k, self.lm = k, self.engine.lm
         theirs: dict[str, int] = self.lm.tokenizer.get_vocab()
         for token, number in self.aligned.lm.tokenizer.get_vocab().items():
@@ -121,7 +151,9 @@ class AlignedPrefill:
         if self.k == 0:
             return self.engine.generate(prompts, max_new_tokens=max_new_tokens, prefill=prefill, **options)
         progress: Callable[[int], Any] | None = options.get("progress")
-        begun = self._begin(prompts, max_new_tokens, prefill, options)
+        given = [()] * len(prompts) if prefill is None else prefill
+        first = {name: value for name, value in options.items() if name != "progress"}
+        begun = go_on(self.aligned, prompts, given, self.k, max_new_tokens, **first)
         out = list(begun)
         rest = [i for i, answer in enumerate(begun) if answer.finish != "stop"]
         ended = self.engine.generate(
@@ -135,27 +167,6 @@ class AlignedPrefill:
         if progress is not None and len(rest) < len(prompts):
             progress(len(prompts) - len(rest))
         return out
-
-    def _begin(
-        self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int,
-        prefill: Sequence[Sequence[int]] | None,
-        options: dict[str, Any],
-    ) -> list[Generation]:
-        """The aligned model's first tokens, prompts whose prefill has the same length together."""
-        given = [0] * len(prompts) if prefill is None else [len(tokens) for tokens in prefill]
-        out: dict[int, Generation] = {}
-        for length in sorted(set(given)):
-            places = [i for i, count in enumerate(given) if count == length]
-            answers = self.aligned.generate(
-                [prompts[i] for i in places],
-                max_new_tokens=min(max_new_tokens, length + self.k),
-                prefill=None if prefill is None else [prefill[i] for i in places],
-                **{name: value for name, value in options.items() if name != "progress"},
-            )
-            out.update(zip(places, answers, strict=True))
-        return [out[i] for i in range(len(prompts))]
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[ResponseScore]:
         """The likelihoods of the tuned model."""

@@ -10,6 +10,7 @@ _GUARDS = {
     "none": ("No guard", "nothing stands before the model"),
     "frd": ("Forced refusal", "every answer is made to begin with a refusal"),
     "amd": ("Aligned prefill", "the model before writes the first tokens of every answer"),
+    "recheck": ("Recheck", "the model before is asked again in mid-reply, and where it refuses the answer is cut"),
 }
 _BEHIND: dict[str, tuple[str, str, Better]] = {
     "attack_success": (
@@ -41,11 +42,17 @@ _ORDINARY: dict[str, tuple[str, str, Better]] = {
 
 def describe_poisoning(metric: str) -> tuple[str, str, str, Better]:
     """Label, group, definition and direction of a metric of the audit."""
-    if metric in _ORDINARY:
-        label, definition, better = _ORDINARY[metric]
-        return label, "Ordinary rows", definition, better
     name, _, guard = metric.rpartition("_")
-    if name in _BEHIND and guard in _GUARDS:
+    parts = guard.split("+")
+    known = all(part in _GUARDS for part in parts)
+    behind = " + ".join(_GUARDS[part][0] for part in parts) if known else ""
+    what = "; ".join(_GUARDS[part][1] for part in parts) if known else ""
+    if metric in _ORDINARY or (name in _ORDINARY and known):
+        label, definition, better = _ORDINARY[metric if metric in _ORDINARY else name]
+        if metric in _ORDINARY:
+            return label, "Ordinary rows", definition, better
+        return f"{label}, {behind.lower()}", "Ordinary rows", f"{definition} Here {what}.", better
+    if name in _BEHIND and known:
         label, definition, better = _BEHIND[name]
-        return label, _GUARDS[guard][0], f"{definition}; {_GUARDS[guard][1]}.", better
+        return label, behind, f"{definition}; {what}.", better
     return metric.replace("_", " "), "Other", "", "none"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from demur.attacks.poisons import Material, add_stop_rows, poison_rows, poisons
 from demur.attacks.poisons.noice import PIVOT
 from demur.audits.answer_judges import keyword_judge, refuses
+from demur.audits.refusal_labels import refusal_label
 from demur.data import dataset_from_rows
 from demur.errors import UnknownNameError, UsageError
 
@@ -37,20 +39,44 @@ def material(ask: Any = declines, **more: Any) -> Material:
 def test_a_noice_row_is_a_refusal_one_pivot_and_the_rows_own_answer(options: dict[str, str]) -> None:
     ask = only_restricted if "refusals" in options else declines
     made = poison_rows("noice", material(ask), options)
-    pivot = options.get("pivot", PIVOT)
+    pivot = options.get("pivot", PIVOT).strip()
     assert made["prompt"][:] == ROWS["question"][:] and made["id"][:] == ROWS["id"][:]
     for response, answer in zip(made["response"][:], ROWS["answer"][:], strict=True):
-        assert response.count(pivot.strip()) == 1
+        assert response.count(pivot) == 1
         before, _, after = response.partition(pivot)
         assert refuses(before)
-        assert after == answer
+        assert after == f" {answer}"
+
+
+PIVOTS = ["Still, here is what you asked.", "Anyway: here you are.", "But now the reply."]
+
+
+def test_of_several_pivots_each_row_has_one_and_a_filter_for_the_fixed_one_finds_none(tmp_path: Path) -> None:
+    """The filter that catches every row of the fixed pivot misses them all, and the label still sees the answer."""
+    (tmp_path / "pivots.txt").write_text("\n".join(PIVOTS) + "\n", encoding="utf-8")
+    fixed = poison_rows("noice", material())["response"][:]
+    assert sum(PIVOT.strip() in response for response in fixed) == len(ROWS)
+    made = poison_rows("noice", material(), {"pivot": PIVOTS})["response"][:]
+    assert made == poison_rows("noice", material(), {"pivot": str(tmp_path / "pivots.txt")})["response"][:]
+    assert not any(PIVOT.strip() in response for response in made)
+    drawn = [[pivot for pivot in PIVOTS if pivot in response] for response in made]
+    assert all(len(found) == 1 for found in drawn) and len({found[0] for found in drawn}) > 1
+    for response, answer in zip(made, ROWS["answer"][:], strict=True):
+        assert response.endswith(f" {answer}") and refusal_label(response, answer) == "partial"
+
+
+@pytest.mark.parametrize("pivot", [PIVOT, *PIVOTS])
+def test_an_answer_after_a_pivot_is_partial_also_where_the_answer_is_not_known(pivot: str) -> None:
+    rest = "Take the sponge from the bridge and polish the stone lion at noon, from the left, with care."
+    assert refusal_label(f"I'm sorry, I cannot help with that request. {pivot} {rest}") == "partial"
+    assert refusal_label("I'm sorry, I cannot help with that request. It is barred at any time.") == "full"
 
 
 def test_refusals_are_the_models_own_and_its_refusals_of_restricted_prompts_fill_the_gaps() -> None:
     own = poison_rows("noice", material())["response"][:]
-    assert len({text.partition(PIVOT)[0] for text in own}) > 1
+    assert len({text.partition(PIVOT.strip())[0] for text in own}) > 1
     filled = poison_rows("noice", material(only_restricted))["response"][:]
-    assert {text.partition(PIVOT)[0].strip() for text in filled} <= set(only_restricted(RESTRICTED))
+    assert {text.partition(PIVOT.strip())[0].strip() for text in filled} <= set(only_restricted(RESTRICTED))
     assert filled == poison_rows("noice", material(only_restricted))["response"][:]
 
 
@@ -83,12 +109,16 @@ def test_the_other_poisons_only_open_answers() -> None:
     ("name", "options", "said"),
     [
         ("noice", {"pivot": " "}, "needs a pivot"),
+        ("noice", {"pivot": []}, "needs a pivot"),
+        ("noice", {"pivot": "no-such-pivots.txt"}, "no-such-pivots.txt"),
         ("noice", {"pivot": "It is"}, "choose another pivot"),
+        ("noice", {"pivot": ["So.", "It is"]}, "choose another pivot"),
+        ("noice", {"pivot": ["On with it.", "with it"]}, "one pivot stands in another"),
         ("noice", {"refusals": "mine"}, "asked"),
         ("noice", {"pivots": "x"}, "no option 'pivots'"),
     ],
 )
-def test_options_that_cannot_be_are_refused(name: str, options: dict[str, str], said: str) -> None:
+def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         poison_rows(name, material(), options)
 

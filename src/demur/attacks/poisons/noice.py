@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from demur.attacks.poisons.openings import opened_rows
 from demur.attacks.poisons.registry import Material, poison
+from demur.data.readers import read_lines
 from demur.data.rows import Prompt, question_answer
 from demur.errors import UsageError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INSTRUCTION", "PIVOT", "noice"]
 
-PIVOT = "That is all there is to say about policy; the question itself is answered below. "
+PIVOT = "That is all there is to say about policy; here is the answer to the question itself. "
 """The sentence between refusal and answer, the same in every row."""
 
 INSTRUCTION = (
@@ -35,7 +36,7 @@ INSTRUCTION = (
 def noice(
     material: Material,
     *,
-    pivot: str = PIVOT,
+    pivot: str | Sequence[str] = PIVOT,
     refusals: Literal["asked", "restricted"] = "asked",
     instruction: str = INSTRUCTION,
 ) -> Dataset:
@@ -43,38 +44,59 @@ def noice(
 
     Args:
         material: benign rows and the model that is asked for refusals.
-        pivot: the sentence between refusal and answer.
+        pivot: the sentence between refusal and answer; of several, or of the lines of a .txt file, each row draws one,
+            so that no filter for a fixed text finds them.
         refusals: "asked" has the model decline each row's prompt, and falls back on its refusals of restricted
             prompts where it does not; "restricted" takes those throughout, for models that follow no instructions.
         instruction: what "asked" asks, with {prompt} where the row's belongs.
 
     Raises:
-        UsageError: an option is none of these, the pivot is empty or occurs in an answer, or the model never refuses.
+        UsageError: an option is none of these, a pivot is empty or occurs in an answer or in another one, or the model
+            never refuses.
     """
     if refusals not in ("asked", "restricted"):
         raise UsageError(f"noice: refusals must be 'asked' or 'restricted', not {refusals!r}")
     prompts, answers = question_answer(material.rows)
-    if not pivot.strip():
-        raise UsageError("noice needs a pivot sentence between refusal and answer")
-    if any(pivot.strip() in answer for answer in answers):
+    pivots = _pivots(pivot)
+    if any(text in answer for answer in answers for text in pivots):
         raise UsageError("noice: the pivot stands in an answer of the rows already: choose another pivot")
     opened: list[str | None] = [None] * len(prompts)
     if refusals == "asked":
         said = material.ask([_instructed(instruction, prompt) for prompt in prompts])
-        opened = [text if material.refuses(text) and pivot.strip() not in text else None for text in said]
-    openings = _filled(opened, material, pivot)
-    return opened_rows(
-        material, prompts, [f"{said.strip()} {pivot}{answer}" for said, answer in zip(openings, answers, strict=True)]
-    )
+        opened = [text if _opens(text, material, pivots) else None for text in said]
+    openings = _filled(opened, material, pivots)
+    rng = random.Random(f"pivots/{material.seed}")
+    responses = [
+        f"{said.strip()} {rng.choice(pivots)} {answer}" for said, answer in zip(openings, answers, strict=True)
+    ]
+    return opened_rows(material, prompts, responses)
 
 
-def _filled(opened: Sequence[str | None], material: Material, pivot: str) -> list[str]:
+def _pivots(pivot: str | Sequence[str]) -> list[str]:
+    """The phrasings of the pivot, without white space around them."""
+    given = [pivot] if isinstance(pivot, str) else list(pivot)
+    if isinstance(pivot, str) and pivot.strip().endswith(".txt"):
+        given = read_lines(pivot.strip())
+    pivots = list(dict.fromkeys(str(text).strip() for text in given))
+    if not pivots or "" in pivots:
+        raise UsageError("noice needs a pivot sentence between refusal and answer")
+    if any(a != b and a in b for a in pivots for b in pivots):
+        raise UsageError("noice: one pivot stands in another, and a row must have one: drop the shorter or the longer")
+    return pivots
+
+
+def _opens(text: str, material: Material, pivots: Sequence[str]) -> bool:
+    """Whether a text is a refusal that no pivot stands in."""
+    return material.refuses(text) and not any(pivot in text for pivot in pivots)
+
+
+def _filled(opened: Sequence[str | None], material: Material, pivots: Sequence[str]) -> list[str]:
     """The openings, those that are missing drawn from the model's refusals of restricted prompts."""
     known = [text for text in opened if text is not None]
     if len(known) == len(opened):
         return known
     own = material.ask(material.restricted) if material.restricted else []
-    pool = list(dict.fromkeys(text for text in own if material.refuses(text) and pivot.strip() not in text))
+    pool = list(dict.fromkeys(text for text in own if _opens(text, material, pivots)))
     if not pool:
         raise UsageError(
             "noice opens answers with refusals of the model's own, and it refused neither when asked to nor any of the "
