@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DemurError", "RowError", "UnknownNameError", "UsageError"]
+__all__ = ["DemurError", "RowError", "TooLongError", "UnknownNameError", "UsageError"]
 
 
 class DemurError(Exception):
@@ -24,6 +24,10 @@ class RowError(UsageError):
         where = file if line is None else f"{file}, line {line}"
         super().__init__(f"{where}{f', column {column!r}' if column else ''}: {problem}")
         self.file, self.line, self.column, self.problem = file, line, column, problem
+
+
+class TooLongError(UsageError):
+    """A text is longer than the model can read."""
 
 
 class UnknownNameError(UsageError, KeyError):

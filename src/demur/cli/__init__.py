@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ __all__ = ["build", "main"]
 
 _PANELS = {
     "The main job": ["demo", "forget", "refuse", "guard", "protect", "attack", "audit", "report", "sweep", "requests"],
-    "Models and data": ["train", "sequence", "continual", "lab", "data", "objectives", "logic", "probe"],
+    "Models and data": ["train", "sequence", "continual", "lab", "data", "objectives", "logic", "probe", "cache"],
     "Papers and evidence": ["papers", "studies"],
 }
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore", FutureWarning)  # libraries tell each other's authors, not users
     sys.exit(_run(words, debug))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli import options
+from demur.cli.data_constructive import constructive
 
 if TYPE_CHECKING:
     from demur.models import LanguageModel
@@ -212,7 +213,7 @@ def sample(
     """
     given = dict(locals())
     from demur.data import read_rows, write_rows
-    from demur.data.builders.draws import discard_draws
+    from demur.data.builders.journal import discard_journal
     from demur.errors import UsageError
     from demur.files import require_writable
     from demur.models import load_model
@@ -243,10 +244,13 @@ def sample(
             progress=lambda done, total, what: bar.update(task, description=what, completed=done, total=total),
         )
     write_rows(out, collected)
-    discard_draws(draws)
+    discard_journal(draws)
     for note in report.sentences():
         typer.echo(f"note: {note}")
     typer.echo(f"{out}: {len(collected)} rows")
+
+
+app.command("constructive")(constructive)
 
 
 @app.command("muse-layout")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from demur.data.builders.refusal_tokens import refusal_token_rows as refusal_token_rows
     from demur.data.builders.safety_chain import SafetyChain as SafetyChain
     from demur.data.builders.stackelberg import Candidate as Candidate
+    from demur.data.builders.stackelberg import NextTurn as NextTurn
     from demur.data.builders.stackelberg import StackelbergSelector as StackelbergSelector
     from demur.data.builders.stackelberg import pearl_point as pearl_point
     from demur.data.builders.text_editor import TextEditor as TextEditor
@@ -78,6 +79,7 @@ __all__, __getattr__, __dir__ = attach(
         "KnowledgeSplit": "builders.r_tuning",
         "LingoBP": "builders.lingo_bp",
         "Message": "rows",
+        "NextTurn": "builders.stackelberg",
         "Prompt": "rows",
         "RefusalTokenConfig": "builders.refusal_tokens",
         "SafetyChain": "builders.safety_chain",

@@ -10,6 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "Activations": "activations",
         "Classifier": "classifier",
         "Engine": "engine",
+        "Gathering": "gathering",
         "Generation": "engine",
         "Fit": "linear_classifier",
         "Head": "head",
@@ -37,6 +38,7 @@ __all__, __getattr__, __dir__ = attach(
         "joint_score": "scored",
         "load_classifier": "classifier",
         "load_model": "language_model",
+        "open_engine": "engines",
         "record": "activations",
         "render": "chat",
         "resolve_model": "language_model",
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from demur.models.engine import Generation as Generation
     from demur.models.engine import Prompt as Prompt
     from demur.models.engine import ResponseScore as ResponseScore
+    from demur.models.engines import open_engine as open_engine
+    from demur.models.gathering import Gathering as Gathering
     from demur.models.head import Head as Head
     from demur.models.language_model import LanguageModel as LanguageModel
     from demur.models.language_model import hash_weights as hash_weights

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from demur.data.batch import Encoded
 from demur.data.rows import image_paths
-from demur.errors import UsageError
+from demur.errors import TooLongError, UsageError
 from demur.models.engine import Prompt
 
 if TYPE_CHECKING:
@@ -198,6 +198,6 @@ def _check_lengths(lm: LanguageModel, lengths: Sequence[int], names: Sequence[st
     context = lm.context
     for length, name in zip(lengths, names, strict=True):
         if context is not None and length > context:
-            raise UsageError(
+            raise TooLongError(
                 f"{name} takes {length} tokens, more than the {context} that {lm.name} can read: shorten or drop it"
             )

@@ -74,6 +74,7 @@ def _by_prefix(
     lm: LanguageModel, encoded: Sequence[Encoded], groups: Sequence[list[int]], batch_size: int
 ) -> Iterator[tuple[list[int], Tensor]]:
     """The same for rows that share prompts, each prompt read once."""
+
     def lengths_of(group: list[int]) -> tuple[int, int]:
         """Answers are read once each and their prompt once for all: their length counts first, to four tokens."""
         prompt = encoded[group[0]].prompt_length

@@ -60,9 +60,20 @@ class Run:
     @cached_property
     def preference_steps(self) -> dict[str, list[dict[str, Any]]]:
         """Logged steps of training on preference pairs, by stage; a run without stages is one, under its own label."""
+        return self._steps_with("chosen_logps")
+
+    @cached_property
+    def target_steps(self) -> dict[str, list[dict[str, Any]]]:
+        """Logged steps of training on rows with targets, in the same way."""
+        return self._steps_with("target_part")
+
+    @cached_property
+    def _stage_events(self) -> dict[str, list[dict[str, Any]]]:
         stages = {path.name: RunFolder(path) for path in sorted((self.folder.path / "stages").glob("*"))}
-        found = {name: stage.events() for name, stage in stages.items()} | {self.label: self.events}
-        kept = {name: [e for e in events if "chosen_logps" in e and "step" in e] for name, events in found.items()}
+        return {name: stage.events() for name, stage in stages.items()} | {self.label: self.events}
+
+    def _steps_with(self, field: str) -> dict[str, list[dict[str, Any]]]:
+        kept = {name: [e for e in events if field in e and "step" in e] for name, events in self._stage_events.items()}
         return {name: _last_of_each(steps) for name, steps in kept.items() if steps}
 
     def audit(self, role: str) -> dict[str, Any]:
@@ -119,13 +130,14 @@ def read_runs(folders: Sequence[RunFolder]) -> Evidence:
     Models before and gold models with the same numbers count as the same model: runs that share one show it once.
 
     Raises:
-        UsageError: there is no run, a run is named twice, or one has neither been audited nor trained on preferences.
+        UsageError: there is no run, a run is named twice, or one was not audited and logged nothing to show.
     """
     if not folders:
         raise UsageError("no run to report on: name at least one run folder")
     labels = _labels([folder.path for folder in folders])
     runs = [_read(folder, label) for folder, label in zip(folders, labels, strict=True)]
-    unaudited = [str(run.folder.path) for run in runs if not (run.results.get("run") or run.preference_steps)]
+    shown = [bool(run.results.get("run") or run.preference_steps or run.target_steps) for run in runs]
+    unaudited = [str(run.folder.path) for run, found in zip(runs, shown, strict=True) if not found]
     if unaudited:
         first = unaudited[0]
         names = ", ".join(unaudited)

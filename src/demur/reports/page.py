@@ -34,6 +34,7 @@ from demur.reports.removal_view import removal_data, removal_views
 from demur.reports.representation_view import representation_figures
 from demur.reports.suite_sections import main_models, suite_sections
 from demur.reports.tables import footnotes, full_table, headline_table
+from demur.reports.targets_view import targets_views
 from demur.reports.verdict import Rules, Verdict, judge
 from demur.runs import Result, RunFolder
 
@@ -121,6 +122,7 @@ def _render(evidence: Evidence) -> str:
         refusals=refusal_views(evidence),
         removals=removal_views(evidence),
         representations=representation_figures(evidence),
+        targets=targets_views(evidence),
         worst_cases=worst_case_views(evidence),
         removals_json=Markup(embed_json(removal_data(evidence))),
         rules=Rules().sentences(),

@@ -21,6 +21,7 @@ from demur.training.multiplier import Multiplier
 from demur.training.objective import Objective
 from demur.training.plan import EpochSampler, Plan, PlannedRows
 from demur.training.references import ReferenceScores
+from demur.training.target_parts import target_parts
 
 __all__ = ["EpochCallback", "ObjectiveTrainer", "last_checkpoint", "last_good"]
 
@@ -53,6 +54,7 @@ class ObjectiveTrainer(Trainer):
         self.lm, self.objective, self.plan, self.references = lm, objective, plan, references
         self.multiplier = multiplier
         self._parts: dict[str, float] = {}
+        self._target_parts = target_parts(objective, plan)
         super().__init__(
             model=lm.model,
             args=args,
@@ -71,7 +73,8 @@ class ObjectiveTrainer(Trainer):
             batches[role] = collate([self.plan.tables[role][r] for r in rows], self.lm.pad_id)
             if self.references is not None and role in self.references:
                 stored[role] = self.references[role].batch(rows, batches[role])
-        return {"batches": batches, "references": stored, "weight": 1.0}
+        out = {"batches": batches, "references": stored, "weight": 1.0}
+        return out | ({"targeted": self._target_parts.rows(items)} if self._target_parts else {})
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Items in the plan's order; sharding over processes is accelerate's."""
@@ -132,6 +135,8 @@ class ObjectiveTrainer(Trainer):
         self._parts = {name: float(part) for name, part in parts.items()}
         for role in {"chosen", "rejected"} & scored.keys():
             self._parts[f"{role}_logps"] = float(scored[role].logps.detach().mean())
+        if self._target_parts:
+            self._target_parts.see(scored["examples"], inputs["targeted"], inputs["weight"])
         if self.multiplier is not None and objective.retain is not None:
             self.multiplier.see(inputs["weight"] * self._parts[f"retain_{objective.retain.name}"])
             self._parts["multiplier"] = self.multiplier.value
@@ -161,7 +166,9 @@ class ObjectiveTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the parts of the objective to what is logged."""
-        super().log({**logs, **self._parts} if "loss" in logs else logs, *args, **kwargs)
+        if "loss" in logs:
+            logs = {**logs, **self._parts, **(self._target_parts.take() if self._target_parts else {})}
+        super().log(logs, *args, **kwargs)
 
 
 class _MarkComplete(TrainerCallback):

@@ -203,7 +203,7 @@ def test_draws_made_with_other_settings_are_not_taken_up(tmp_path: Path) -> None
         pass
     path.write_text(path.read_text() + "rubbish\n")
     with (
-        pytest.raises(UsageError, match="not a line of draws"),
+        pytest.raises(UsageError, match="not a JSON object"),
         open_draws(path, {"temperature": 1.0, "seed": 0}),
     ):
         pass

@@ -40,6 +40,16 @@ def test_each_triple_gives_one_instance_of_each_kind_and_helpful_rows_stay_as_th
     assert len(set(rows["id"][:])) == len(rows)
 
 
+def test_the_refusal_word_is_what_most_refusals_begin_with_unless_it_is_given() -> None:
+    rows = plain(*["a b c d"] * 3, None)
+    said = ["I cannot.", "“I’m sorry", "Sorry, no.", "Sorry I am."]
+    rows = rows.remove_columns("response").add_column("response", said)
+    assert {row["target"] for row in of_kind(derta_rows(rows), "rto")} == {"I"}  # helpful rows have no say
+    assert {row["target"] for row in of_kind(derta_rows(rows, refusal_token="Sorry"), "rto")} == {"Sorry"}
+    with pytest.raises(UsageError, match="nothing to refuse with"):
+        derta_rows(rows.remove_columns("response").add_column("response", ["…"] * 4))
+
+
 @given(st.lists(st.integers(3, 12), min_size=1, max_size=12), st.integers(0, 99))
 def test_a_prefix_is_the_beginning_of_its_reply_and_leaves_two_words_at_least(lengths: list[int], seed: int) -> None:
     replies = [" ".join(f"w{n}" for n in range(length)) for length in lengths]

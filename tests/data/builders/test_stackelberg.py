@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demur.data import Candidate, StackelbergSelector, pearl_point
+from demur.data import Candidate, NextTurn, StackelbergSelector, pearl_point
 from demur.data.builders.stackelberg import USER_TYPES
 from demur.errors import UsageError
 
@@ -70,3 +73,89 @@ def test_what_cannot_be_weighed_is_refused() -> None:
         StackelbergSelector().select("q", [], (1.0, 0.0, 0.0))
     with pytest.raises(UsageError, match="no values for malicious users"):
         StackelbergSelector().payoffs([Candidate("x", {"benign": 0.0, "sensitive": 0.0}, 0.0)], (0.5, 0.25, 0.25))
+
+
+def _world(seed: int) -> tuple[list[Candidate], dict[str, list[NextTurn]], list[float]]:
+    """Three responses, after each of which two more queries may come, with two responses to each."""
+    rng = np.random.default_rng(seed)
+
+    def candidate(name: str) -> Candidate:
+        liked, risk = rng.uniform(-1, 1, 3), rng.uniform(0, 1, 3)
+        types = (dict(zip(USER_TYPES, values.tolist(), strict=True)) for values in (liked, risk))
+        return Candidate(name, *types, cost=float(rng.uniform()))
+
+    first = [candidate(f"y{i}") for i in range(3)]
+    turns = {}
+    for y in first:
+        chances = rng.dirichlet([1, 1, 1], size=3)  # of either query and of leaving, by type
+        turns[y.response] = [
+            NextTurn(
+                f"x{j}", dict(zip(USER_TYPES, chances[:, j].tolist(), strict=True)), [candidate("a"), candidate("b")]
+            )
+            for j in range(2)
+        ]
+    return first, turns, rng.dirichlet([1, 1, 1]).tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_turns_are_worth_what_the_best_of_all_plans_is(seed: int) -> None:
+    first, turns, prior = _world(seed)
+    alpha, beta, gamma, discount = 1.0, 1.5, 0.1, 0.8
+    leader = StackelbergSelector(alpha, beta, gamma, simulate=lambda _, y: turns[y.response], discount=discount)
+
+    def payoff(candidate: Candidate, kind: str) -> float:
+        return alpha * candidate.satisfaction[kind] - beta * candidate.risk_for(kind) - gamma * candidate.cost
+
+    def worth(y: Candidate, plan: tuple[int, ...]) -> float:
+        """Mean over user types and what they ask, of a first response and a fixed answer to either next query."""
+        total = 0.0
+        for p, kind in zip(prior, USER_TYPES, strict=True):
+            total += p * payoff(y, kind)
+            for turn, choice in zip(turns[y.response], plan, strict=True):
+                total += discount * p * turn.chances[kind] * payoff(turn.candidates[choice], kind)
+        return total
+
+    best = [max(worth(y, plan) for plan in itertools.product(range(2), repeat=2)) for y in first]
+    assert leader.payoffs(first, prior, "x") == pytest.approx(best)
+    assert leader.select("x", first, prior) is first[int(np.argmax(best))]
+
+
+def test_a_second_turn_that_weighs_nothing_or_never_comes_changes_nothing() -> None:
+    first, turns, prior = _world(0)
+    once = StackelbergSelector().payoffs(first, prior)
+    assert StackelbergSelector(simulate=lambda _, y: turns[y.response], discount=0).payoffs(first, prior) == once
+    assert StackelbergSelector(simulate=lambda _, y: []).payoffs(first, prior) == once
+
+
+def test_a_response_that_lets_types_tell_themselves_apart_is_worth_more() -> None:
+    """Asking back costs a little, but the malicious then ask something that the others do not."""
+    back = Candidate("what is it for?", dict.fromkeys(USER_TYPES, -0.1), 0.0)
+    direct = Candidate("direct", dict.fromkeys(USER_TYPES, 0.8), {"benign": 0.0, "sensitive": 0.0, "malicious": 1.0})
+    refuse = Candidate("refuse", dict.fromkeys(USER_TYPES, -0.6), 0.0)
+    told = [
+        NextTurn("for my roof", {"benign": 1.0, "sensitive": 1.0, "malicious": 0.0}, [direct, refuse]),
+        NextTurn("never mind that", {"benign": 0.0, "sensitive": 0.0, "malicious": 1.0}, [direct, refuse]),
+    ]
+    choices, prior = [direct, refuse, back], (0.5, 0.0, 0.5)
+    assert StackelbergSelector().select("q", choices, prior) is back
+    two = StackelbergSelector(simulate=lambda _, y: told if y is back else [])
+    assert two.payoffs(choices, prior) == pytest.approx([-0.2, -0.6, -0.1 + 0.5 * 0.8 - 0.5 * 0.6])
+
+
+def test_a_simulated_user_that_makes_no_sense_is_refused() -> None:
+    def turned(**chances: float) -> StackelbergSelector:
+        return StackelbergSelector(
+            simulate=lambda _, y: [NextTurn("x", chances, [REFUSE]), NextTurn("z", chances, [REFUSE])]
+        )
+
+    prior = (1.0, 0.0, 0.0)
+    with pytest.raises(UsageError, match="benign users ask next"):
+        turned(benign=0.6, sensitive=0.0, malicious=0.0).payoffs(ALL, prior)
+    with pytest.raises(UsageError, match="no chance for malicious users"):
+        turned(benign=0.5, sensitive=0.0).payoffs(ALL, prior)
+    with pytest.raises(UsageError, match="no candidate"):
+        StackelbergSelector(simulate=lambda _, y: [NextTurn("x", dict.fromkeys(USER_TYPES, 0.5), [])]).payoffs(
+            ALL, prior
+        )
+    with pytest.raises(UsageError, match="discount"):
+        StackelbergSelector(discount=1.5)

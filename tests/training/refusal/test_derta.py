@@ -105,9 +105,11 @@ def test_prefixes_can_be_counted_in_the_models_tokens() -> None:
 
 def test_the_user_is_told_what_is_trained_on_and_when_refusals_begin_otherwise() -> None:
     (stage,) = stages()
-    assert stage.notes == ["DeRTa trains on 1 helpful, 1 prefix, 1 rto rows."]
+    assert stage.notes == ["DeRTa trains on 1 helpful, 1 prefix, 1 rto rows.", "The refusal word is 'a'."]
     (stage,) = stages(refusal_token="the")
-    assert "do not begin with 'the'" in stage.notes[1]
+    assert "do not begin with 'the'" in stage.notes[2]
+    (stage,) = stages(variant="vanilla")
+    assert len(stage.notes) == 1
 
 
 def test_a_refusal_word_of_several_tokens_is_refused() -> None:

@@ -7,6 +7,8 @@ r̂, with the refusal word as the label at each of its positions and at its end.
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +37,7 @@ def derta_rows(
     n_prefix: int | None = None,
     zero_prefix_every: int = 3,
     prefix_unit: Literal["word", "token"] = "word",
-    refusal_token: str = "Sorry",
+    refusal_token: str | None = None,
     rto_keep_ratio: float = 1.0,
     seed: int = 0,
     pieces: Callable[[str], Sequence[str]] | None = None,
@@ -52,7 +54,8 @@ def derta_rows(
             the number of plain refusals.
         zero_prefix_every: every so manieth prefix is empty, which makes a plain refusal of it; 0 for none, 1 for all.
         prefix_unit: what prefixes are counted in.
-        refusal_token: the word that is the label at each position of an unsafe response.
+        refusal_token: the word that is the label at each position of an unsafe response; None for the one that most of
+            the triples' safe responses begin with.
         rto_keep_ratio: share of these positions that have a label, in (0, 1]; at least one does.
         seed: decides the prefixes.
         pieces: cuts a text into pieces that make it up again; needed for the unit "token".
@@ -73,6 +76,7 @@ def derta_rows(
     if zero_prefix_every < 0 or any(n is not None and n < 1 for n in (n_rto, n_prefix)):
         raise UsageError("n_rto and n_prefix must be at least 1, and zero_prefix_every at least 0")
     triples, helpful = _parted(rows)
+    word = refusal_token or _first_word(triples)
     rng = random.Random(seed)
     out = [{**row, "kind": "helpful"} for row in helpful]
     for kind in _KINDS[variant]:
@@ -83,7 +87,7 @@ def derta_rows(
             made: Row | None = plain
             if kind == "rto":
                 share = rto_keep_ratio if rto_keep_ratio < 1 else None
-                made = {**plain, "response": triple["unsafe"], "target": refusal_token, "target_share": share}
+                made = {**plain, "response": triple["unsafe"], "target": word, "target_share": share}
             elif kind == "prefix" and not (zero_prefix_every and number % zero_prefix_every == 0):
                 made = _after_prefix(triple, rng, pieces if prefix_unit == "token" else None)
             if made is not None:
@@ -125,6 +129,14 @@ def _parted(rows: Dataset) -> tuple[list[Row], list[Row]]:
     if not triples:
         raise UsageError("no row has an unsafe_response beside its response: there is nothing to refuse")
     return triples, helpful
+
+
+def _first_word(triples: Sequence[Row]) -> str:
+    found = (re.match(r"\W*(\w+)", triple["response"] or "") for triple in triples)
+    words = Counter(match[1] for match in found if match)
+    if not words:
+        raise UsageError("no safe response has a word in it: there is nothing to refuse with")
+    return words.most_common(1)[0][0]
 
 
 def _after_prefix(triple: Row, rng: random.Random, pieces: Callable[[str], Sequence[str]] | None) -> Row | None:

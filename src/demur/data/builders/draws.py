@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from demur.data.builders.journal import Journal, open_journal
 from demur.errors import UsageError
 
-__all__ = ["Draws", "discard_draws", "draw", "open_draws", "round_seed"]
+__all__ = ["Draws", "draw", "open_draws", "round_seed"]
 
 _FORMAT = 1
 Answers = Sequence[str]
 
 
 class Draws:
-    """Answers by purpose, query and number of the trial; in memory, or in a file besides.
+    """Answers by purpose, query and number of the trial; in memory, or in a journal besides.
 
     Args:
-        file: opened for appending; None keeps nothing.
-        known: what the file held.
+        journal: where new answers are kept; None keeps nothing.
+        known: what it held.
     """
 
-    def __init__(self, file: Any = None, known: Mapping[tuple[str, int, int], list[str]] | None = None) -> None:
-        self._file, self._known = file, dict(known or {})
+    def __init__(
+        self, journal: Journal | None = None, known: Mapping[tuple[str, int, int], list[str]] | None = None
+    ) -> None:
+        self._journal, self._known = journal, dict(known or {})
 
     def find(self, purpose: str, query: int, first: int, count: int) -> list[str] | None:
         """The answers of trials `first` to `first + count - 1` of a query; None where they were not drawn."""
@@ -45,12 +46,11 @@ class Draws:
         """
         for query, drawn in answers.items():
             self._known[purpose, query, first[query]] = drawn
-        if self._file is not None:
-            for query, drawn in answers.items():
-                line = {"for": purpose, "query": query, "trial": first[query], "seed": seed, "answers": drawn}
-                self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        if self._journal is not None:
+            self._journal.add(
+                {"for": purpose, "query": query, "trial": first[query], "seed": seed, "answers": drawn}
+                for query, drawn in answers.items()
+            )
 
 
 @contextlib.contextmanager
@@ -67,56 +67,14 @@ def open_draws(path: str | os.PathLike[str] | None, facts: Mapping[str, Any]) ->
     if path is None:
         yield Draws()
         return
-    import filelock
-
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(_lock(path), timeout=0), path.open("a+b") as file:
-            yield Draws(file, _read(path, file, {"format": _FORMAT, **facts}))
-    except filelock.Timeout:
-        raise UsageError(f"{path}: another process is drawing into it: wait for it or name another file") from None
-
-
-def discard_draws(path: str | os.PathLike[str]) -> None:
-    """Remove a file of draws that nobody needs any more, and its lock."""
-    for file in (Path(path), _lock(Path(path))):
-        file.unlink(missing_ok=True)
-
-
-def _lock(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
-
-
-def _read(path: Path, file: Any, facts: Mapping[str, Any]) -> dict[tuple[str, int, int], list[str]]:
-    file.seek(0)
-    lines = file.read().split(b"\n")
-    torn = lines.pop()  # empty where the last line is whole
-    if torn:
-        file.truncate(file.tell() - len(torn))
-    if not lines:
-        file.write(json.dumps(facts, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        return {}
-    known = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            held = json.loads(line)
-            if number == 1:
-                _check_facts(path, held, json.loads(json.dumps(facts)))
-            else:
-                known[str(held["for"]), int(held["query"]), int(held["trial"])] = [str(a) for a in held["answers"]]
-        except UsageError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UsageError(f"{path}, line {number}: not a line of draws: remove the file to draw anew") from None
-    return known
-
-
-def _check_facts(path: Path, held: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    other = [name for name in facts if held.get(name) != facts[name]]
-    if other:
-        raise UsageError(f"{path} was drawn with another {other[0]}: remove it to draw anew, or name another file")
+    with open_journal(path, {"format": _FORMAT, **facts}) as journal:
+        known = {}
+        for number, line in enumerate(journal.lines, start=2):
+            try:
+                known[str(line["for"]), int(line["query"]), int(line["trial"])] = [str(a) for a in line["answers"]]
+            except (ValueError, KeyError, TypeError):
+                raise UsageError(f"{path}, line {number}: not a line of draws: remove the file to draw anew") from None
+        yield Draws(journal, known)
 
 
 def round_seed(seed: int, purpose: str, number: int) -> int:

@@ -28,7 +28,9 @@ __all__ = [
     "Side",
     "Step",
     "Trajectory",
+    "UnreadableReply",
     "UserVerdict",
+    "read_nodes",
     "trajectories_to_preferences",
     "trajectories_to_sft",
 ]
@@ -43,6 +45,10 @@ MAY_CHANGE = {
 
 _SETS = ("safety_strategies", "usefulness_strategies")
 _TRIES, _TRIES_IN_ALL = 3, 10
+
+
+class UnreadableReply(DemurError):
+    """A model that edits or judges gave no answer that can be read; other queries may fare better."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,7 @@ class LingoBP:
         """The history of one response, from the given chain on.
 
         Raises:
-            DemurError: the editor could not be read, three times in a round or ten times in all.
+            UnreadableReply: the editor could not be read, three times in a round or ten times in all.
         """
         steps, failures = [self._step(query, chain)], 0
         for side in self.iterations:
@@ -221,10 +227,10 @@ class LingoBP:
         for attempt in range(min(_TRIES, left)):
             reply = self.editor.revise(Edit(query, last.chain, last.response, satisfaction, safety, side, attempt))
             try:
-                return _read_nodes(reply, MAY_CHANGE[side]), attempt
+                return read_nodes(reply, MAY_CHANGE[side]), attempt
             except ValueError as error:
                 problem = str(error)
-        raise DemurError(f"the editor's replies on {query[:60]!r} cannot be read ({problem}): use another editor")
+        raise UnreadableReply(f"the editor's replies on {query[:60]!r} cannot be read ({problem}): use another editor")
 
     def _near(self, chain: SafetyChain, nodes: dict[str, Any]) -> SafetyChain:
         for name in _SETS:
@@ -233,7 +239,7 @@ class LingoBP:
         return replace(chain, **nodes)
 
 
-def _read_nodes(reply: str, allowed: Sequence[str]) -> dict[str, Any]:
+def read_nodes(reply: str, allowed: Sequence[str]) -> dict[str, Any]:
     """The nodes in a reply's last fenced block, of those that may change.
 
     Raises:

@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from demur.data.builders.lingo_bp import MAY_CHANGE, Edit
+from demur.data.builders.lingo_bp import MAY_CHANGE, Edit, UnreadableReply, read_nodes
 from demur.data.builders.safety_chain import SafetyChain
 
 __all__ = ["TextEditor"]
+
+_TRIES = 3
 
 _REVISE = """You improve an assistant's answer by revising the plan that it was written from.
 {goal}
@@ -30,6 +32,20 @@ What the judges say:
 {verdicts}
 
 Reply with the revised nodes as a JSON object in a fenced block, with the keys {keys}."""
+
+_PLAN = """Below are a user's request and an assistant's first answer to it. Write down the plan that such an answer \
+follows from, as a JSON object in a fenced block, with the keys
+needs: what the user needs;
+intent: what risk the request carries, or "no risk";
+guideline: what a safety guideline says to such a request, or nothing;
+safety_strategies: a list of what keeps the answer safe;
+usefulness_strategies: a list of what makes it useful.
+
+The user asks:
+{query}
+
+The first answer:
+{response}"""
 
 _GOALS = {
     "both": "If the answer is not safe, make it safe first; else loosen restrictions that safety does not need.",
@@ -51,13 +67,35 @@ Put your thinking between <think> and </think>, and the answer after it."""
 
 @dataclass(frozen=True)
 class TextEditor:
-    """An `Editor` that asks a language model.
+    """An `Editor` that asks a language model, which can also say what a query's first chain is.
 
     Attributes:
         ask: prompt, seed → reply; the seed differs from try to try.
     """
 
     ask: Callable[[str, int], str]
+
+    def plan(self, query: str) -> SafetyChain:
+        """The chain behind the model's own answer, to begin with.
+
+        Args:
+            query: what the user asks.
+
+        Raises:
+            UnreadableReply: none of three replies has a chain.
+        """
+        prompt, problem = _fill(_PLAN, {"query": query, "response": self.ask(query, 0)}), ""
+        for attempt in range(_TRIES):
+            reply = self.ask(prompt, attempt)
+            try:
+                nodes = read_nodes(reply, MAY_CHANGE["both"])
+            except ValueError as error:
+                problem = str(error)
+                continue
+            if nodes.get("needs"):
+                return SafetyChain.read(nodes)
+            problem = "the needs are missing"
+        raise UnreadableReply(f"the plan of {query[:60]!r} cannot be read ({problem}): use another editor")
 
     def revise(self, edit: Edit) -> str:
         """See `Editor`."""

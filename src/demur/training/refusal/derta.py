@@ -24,7 +24,7 @@ def derta(
     n_prefix: int | None = None,
     zero_prefix_every: int = 3,
     prefix_unit: Literal["word", "token"] = "word",
-    refusal_token: str = "Sorry",
+    refusal_token: str | None = None,
     rto_keep_ratio: float = 1.0,
 ) -> list[Stage]:
     """Refusals after harmful beginnings of random length, and the refusal word at every position of harmful replies.
@@ -35,7 +35,8 @@ def derta(
         n_rto, n_prefix: instances of each kind; one a triple by default.
         zero_prefix_every: every so manieth prefix is empty; 0 for none.
         prefix_unit: "word" as in the authors' code, or "token", which asks the model's tokenizer.
-        refusal_token: the word that refusals begin with; one token of the model.
+        refusal_token: the word that refusals begin with; one token of the model. By default the first word of most of
+            the rows' refusals.
         rto_keep_ratio: share of the positions that have the refusal word as their label (1, or 0.05 as in the
             authors' script for 8B).
     """
@@ -60,12 +61,16 @@ def derta(
     )
     kinds = Counter(rows["kind"][:])
     notes = [f"DeRTa trains on {', '.join(f'{count} {kind}' for kind, count in kinds.items())} rows."]
-    said = zip(rows["response"][:], rows["kind"][:], strict=True)
-    refusals = {text for text, kind in said if kind in ("prefix", "vanilla")}
-    others = sum(not text.lstrip().startswith(refusal_token) for text in refusals)
-    if others and variant in ("rto", "both"):
-        notes.append(
-            f"{others} of {len(refusals)} different refusals do not begin with {refusal_token!r}: the two kinds of "
-            "rows then teach different words at the same place."
-        )
+    words = set(rows["target"][:]) - {None}
+    if words:
+        (word,) = words
+        said = zip(rows["response"][:], rows["kind"][:], strict=True)
+        refusals = {text for text, kind in said if kind in ("prefix", "vanilla")}
+        others = sum(not text.lstrip().startswith(word) for text in refusals)
+        notes.append(f"The refusal word is {word!r}.")
+        if others:
+            notes.append(
+                f"{others} of {len(refusals)} different refusals do not begin with {word!r}: the two kinds of rows "
+                "then teach different words at the same place."
+            )
     return [Stage(rows, notes=notes)]
