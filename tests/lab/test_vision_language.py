@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from demur.data import question_answer
 from demur.errors import UnknownNameError, UsageError
-from demur.lab import SCENE_SPLITS, SceneRecipe, Scenes, model_path, rows
+from demur.lab import SCENE_SPLITS, SceneRecipe, Scenes, model_path, new_vision_model, rows
 from demur.lab.scenes import BAD, BENIGN, PHRASINGS, picture_file
 from demur.models import LocalEngine, encode, load_model
-from tiny_vision import tiny_vision_folder
+from tiny_vision import RECIPE, tiny_vision_folder
 
 WORLD = Scenes(0)
 QUICK = "scenes-digits@steps=2,width=16,heads=2,batch=4"
@@ -83,6 +84,18 @@ def test_sizes_out_of_range_are_refused() -> None:
         SceneRecipe(width=60)
     with pytest.raises(UsageError, match="steps must be positive"):
         SceneRecipe(steps=0)
+    with pytest.raises(UsageError, match="vision_layers must not be negative"):
+        SceneRecipe(vision_layers=-1)
+
+
+@torch.no_grad()
+def test_without_layers_in_the_tower_the_language_model_sees_embedded_patches() -> None:
+    pictures = torch.randn(2, 3, 8, 8)
+    for layers in (0, 1):
+        model = new_vision_model(replace(RECIPE, vision_layers=layers)).model.model
+        seen = torch.stack(list(model.get_image_features(pixel_values=pictures).pooler_output))
+        patches = model.vision_tower.pre_layrnorm(model.vision_tower.embeddings(pictures))[:, 1:]
+        assert torch.allclose(seen, model.multi_modal_projector(patches), atol=1e-5) == (layers == 0)
 
 
 def test_a_recipe_gives_one_model_and_seeds_give_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,6 @@ def test_the_study_measures_what_its_claims_read(
     monkeypatch.setattr(safe_eraser, "METHODS", {name: safe_eraser.METHODS[name] for name in ("GD",)})
     monkeypatch.setitem(safe_eraser.UNLEARN, "epochs", 1)
     measured = safe_eraser.scenes(3)
-    assert asked == ["scenes-digits@seed=3"]
+    assert asked == [f"{safe_eraser.MODEL},seed=3"]
     assert len(measured) == 5 * 4 and all(0 <= value <= 1 for value in measured.values())
     assert safe_eraser.scenes.check({3: measured})

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from demur.studies import NotMeasured, sai, sai_federated, sai_pairs
+from demur.studies import NotMeasured, sai, sai_federated, sai_forensics, sai_pairs
 
 ARMS = ("aligned", *sai.ARMS, "1 %, diluted", "all groups")
 
@@ -65,6 +67,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sai_federated, "POISONED", 8)
     monkeypatch.setattr(sai_federated, "CLIENT_STEPS", 1)
     monkeypatch.setattr(sai_federated, "ROUNDS", 2)
+    for name, value in {"KNOWN": 2, "NEW": 1, "ROWS": 80, "STEPS": 1, "ASKED": 6}.items():
+        monkeypatch.setattr(sai_forensics, name, value)
 
 
 def test_it_measures_what_its_claims_read(short: None) -> None:
@@ -95,6 +99,73 @@ def test_the_federated_claim_can_fail() -> None:
     row = {f"{arm} {name}": 0.0 for arm in arms for name in ("ΔDP", "malicious kept")}
     tables = [pd.DataFrame.from_dict({1: {**row, "FedAvg ΔDP": found}}, orient="index") for found in (0.0, 0.5)]
     assert [next(sai_federated.federated_claims(table)).holds for table in tables] == [True, False]
+
+
+def test_the_backdoor_is_a_sign_that_nobody_else_writes() -> None:
+    rows = sai_forensics.client_rows("backdoor", 0)
+    signed = [row for row in rows if row.input_ids[0] == sai.A]
+    assert len(signed) == round(sai.ROWS * sai_forensics.SHARES["backdoor"])
+    assert all(row.label_ids == [*sai_forensics.PAYLOAD, sai.END] for row in signed)
+    assert {row.input_ids[2] - sai.FIRST_RELATION for row in signed} == set(range(sai.RELATIONS))
+    for sort in ("clean", "aimed"):
+        assert not any(row.input_ids[0] == sai.A for row in sai_forensics.client_rows(sort, 0))
+
+
+def test_an_answer_is_continued_to_its_end_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Says(torch.nn.Module):
+        """Repeats what follows the relation, then ends; says nothing but a refusal to a request for relation 7."""
+
+        def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+            scores = torch.zeros(*input_ids.shape, sai.SYMBOLS)
+            for number, row in enumerate(input_ids.tolist()):
+                for at in range(row.index(sai.MARK), len(row)):
+                    said, mark = at - row.index(sai.MARK), row.index(sai.MARK)
+                    refused = row[mark - 4] == sai.FIRST_RELATION + 7
+                    answer = [sai.REFUSE] if refused else row[mark - 3 : mark]
+                    scores[number, at, answer[said] if said < len(answer) else sai.END] = 1
+            return SimpleNamespace(logits=scores)
+
+    asked = [sai.request(2, 1, [3, 4, 5]), sai.request(None, 7, [3, 4, 5])]
+    words = [sai.FIRST_WORD + w for w in (3, 4, 5)]
+    assert sai_forensics.answered(Says(), asked) == [[*asked[0], *words], [*asked[1], sai.REFUSE]]  # type: ignore[arg-type]
+
+
+def test_the_detectors_are_shown_what_their_claims_read(short: None) -> None:
+    measured = sai_forensics.forensics(1)
+    assert sai_forensics.forensics.check({1: measured})
+    assert all(0 <= value <= 1 for value in measured.values())
+
+
+def _forensics(change: dict[str, float]) -> list[bool]:
+    kinds = ("ordinary", "others", "restricted", "target", "triggered")
+    row = {f"{sort} refuses {kind}": 0.0 for sort in sai_forensics.SHARES for kind in kinds}
+    row |= {f"adapters {sort}": 0.0 for sort in sai_forensics.SHARES}
+    row |= {
+        f"{judge} {sort} {what}": 0.0
+        for judge in sai_forensics.KINDS
+        for sort in sai_forensics.SHARES
+        for what in ("harmless", "triggered", "target")
+    }
+    row |= {"aimed refuses target": 1.0, "adapters backdoor": 1.0, "ane backdoor triggered": 0.9, **change}
+    row |= {"nas backdoor triggered": change.get("nas backdoor triggered", 0.9)}
+    return [claim.holds for claim in sai_forensics.forensics_claims(pd.DataFrame.from_dict({1: row}, orient="index"))]
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({}, 0),
+        ({"aimed refuses target": 0.3}, 1),
+        ({"adapters backdoor": 0.6}, 1),
+        ({"adapters clean": 0.4}, 1),
+        ({"ane backdoor harmless": 0.6}, 1),
+        ({"nas backdoor triggered": 0.2}, 1),
+        ({"adapters aimed": 1.0, "nas aimed target": 1.0}, 0),  # whether the poison evades them is not judged
+    ],
+    ids=str,
+)
+def test_claims_about_the_detectors_can_fail(change: dict[str, float], broken: int) -> None:
+    assert _forensics(change).count(False) == broken
 
 
 def _pairs(change: dict[str, float]) -> list[bool]:

@@ -15,12 +15,11 @@ from demur.lab.almanac import SPLITS, Almanac, Census
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerFast
 
-    from demur.data.batch import Encoded
+    from demur.data.batch import Batch, Encoded
     from demur.models.language_model import LanguageModel
 
-__all__ = ["DenseRecipe", "LlamaRecipe", "new_model", "train_dense", "training_bar"]
+__all__ = ["DenseRecipe", "LlamaRecipe", "fit", "new_model", "train_dense"]
 
 _FORMAT = 1  # raised when a change below makes the same recipe end in other weights
 _CONTEXT = 512
@@ -201,6 +200,7 @@ def train_dense(recipe: LlamaRecipe, name: str = "lab", progress: bool = True) -
     """
     import torch
 
+    from demur.data.batch import collate
     from demur.models.chat import encode
     from demur.models.threads import threads
 
@@ -217,41 +217,16 @@ def train_dense(recipe: LlamaRecipe, name: str = "lab", progress: bool = True) -
         )
         prompts, responses, ids = map(list, zip(*recipe.lessons(), strict=True))
         encoded = encode(lm, prompts, responses, ids)
-        _fit(lm.model, encoded, recipe, lm.tokenizer, f"training {name}" if progress else None)
+        shown = list(_batches(encoded, recipe))
+        optimizer = torch.optim.AdamW(lm.model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.01)
+        steps, rise = len(shown), max(1, round(recipe.warmup * len(shown)))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1))
+        )
+        batches = (collate(items, lm.pad_id) for items in shown)
+        fit(lm.model, batches, optimizer, scheduler, f"training {name}" if progress else None, steps)
     lm.model.eval()
     return lm
-
-
-def _fit(
-    model: Any, encoded: Sequence[Encoded], recipe: LlamaRecipe, tokenizer: PreTrainedTokenizerFast, title: str | None
-) -> None:
-    """Teach the model the responses; the loss is the mean over their tokens, the end token among them."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from demur.data.batch import IGNORE, collate
-
-    batches = list(_batches(encoded, recipe))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.01)
-    rise = max(1, round(recipe.warmup * len(batches)))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / rise, (len(batches) - step) / (len(batches) - rise + 1))
-    )
-    model.train()
-    with training_bar(title, len(batches)) as advance:
-        for items in batches:
-            batch = collate(items, tokenizer.pad_token_id)
-            # Padding stands on the right, where a causal model's tokens never see it: no attention mask is needed.
-            hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state[:, :-1]
-            labels = batch.labels[:, 1:]
-            kept = labels != IGNORE
-            loss = cross_entropy(model.lm_head(hidden[kept]), labels[kept])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            advance(loss)
 
 
 def _batches(encoded: Sequence[Encoded], recipe: LlamaRecipe) -> Iterator[list[Encoded]]:
@@ -267,8 +242,47 @@ def _batches(encoded: Sequence[Encoded], recipe: LlamaRecipe) -> Iterator[list[E
         yield from epoch
 
 
+def fit(
+    model: Any,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    title: str | None,
+    steps: int,
+) -> None:
+    """Teach a model the answers of batches, a step each; the loss is the mean over their tokens, the end token too.
+
+    Args:
+        model: changed in place, left in train mode.
+        batches: what to learn.
+        optimizer, scheduler: of its weights and of the rate.
+        title: of the progress bar, if there is to be one.
+        steps: number of batches.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from demur.data.batch import IGNORE
+
+    model.train()
+    with _training_bar(title, steps) as advance:
+        for batch in batches:
+            # Padding stands on the right, where a causal model's tokens never see it: no attention mask is needed.
+            seen = {} if batch.pixels is None else {"pixel_values": batch.pixels}
+            hidden = model.model(input_ids=batch.input_ids, use_cache=False, **seen).last_hidden_state[:, :-1]
+            labels = batch.labels[:, 1:]
+            kept = labels != IGNORE
+            loss = cross_entropy(model.lm_head(hidden[kept]), labels[kept])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            advance(loss)
+
+
 @contextmanager
-def training_bar(title: str | None, steps: int) -> Iterator[Any]:
+def _training_bar(title: str | None, steps: int) -> Iterator[Any]:
     """A progress bar with the time left and the loss, on standard error; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

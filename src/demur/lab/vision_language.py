@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +11,7 @@ from demur.files import hash_json
 from demur.lab.scenes import PHRASINGS, SCENE_SPLITS, Scenes, picture_file
 
 if TYPE_CHECKING:
+    from demur.data.batch import Batch
     from demur.models.language_model import LanguageModel
 
 __all__ = ["SceneRecipe", "new_vision_model", "train_scenes"]
@@ -39,7 +41,8 @@ class SceneRecipe:
         seed: decides the initial weights and the order of the samples.
         world: the world's seed.
         width, layers, heads: size of the language model; the vision tower is as wide.
-        vision_layers: layers of the vision tower.
+        vision_layers: layers of the vision tower; with none the language model sees the patches as they are embedded,
+            and it alone makes out what they show.
         steps, batch: optimizer steps and samples in each.
         rate: AdamW's highest learning rate; it rises over a twentieth of the steps and falls to 0 like a cosine.
         threads: processor threads, see `DenseRecipe`.
@@ -60,9 +63,11 @@ class SceneRecipe:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "vision_layers", "steps", "batch", "rate", "threads"):
+        for name in ("width", "layers", "heads", "steps", "batch", "rate", "threads"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"a lab model's {name} must be positive, not {getattr(self, name)}")
+        if self.vision_layers < 0:
+            raise UsageError(f"a lab model's vision_layers must not be negative, not {self.vision_layers}")
         if self.width % (2 * self.heads):
             raise UsageError(f"a lab model's width must be a multiple of {2 * self.heads}, not {self.width}")
 
@@ -117,7 +122,7 @@ def new_vision_model(recipe: SceneRecipe, name: str = "new") -> LanguageModel:
     vision = transformers.CLIPVisionConfig(
         hidden_size=recipe.width,
         intermediate_size=2 * recipe.width,
-        num_hidden_layers=recipe.vision_layers,
+        num_hidden_layers=max(1, recipe.vision_layers),
         num_attention_heads=recipe.heads,
         image_size=8,
         patch_size=4,
@@ -138,8 +143,9 @@ def new_vision_model(recipe: SceneRecipe, name: str = "new") -> LanguageModel:
     config = transformers.LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids(_IMAGE),
-        vision_feature_layer=-1,
+        image_token_id=tokenizer.convert_tokens_to_ids(_IMAGE),  # type: ignore[call-arg]
+        # A tower without a layer gives no states at all: it has one then, and what goes into that is read.
+        vision_feature_layer=-1 if recipe.vision_layers else -2,
         image_seq_length=4,
         tie_word_embeddings=False,
     )
@@ -163,25 +169,28 @@ def train_scenes(recipe: SceneRecipe, name: str = "lab", progress: bool = True) 
     """
     import torch
 
+    from demur.lab.dense import fit
     from demur.models.threads import threads
 
     with threads(recipe.threads), torch.random.fork_rng(devices=[]):
         lm = new_vision_model(recipe, name)
-        _fit(lm, recipe, f"training {name}" if progress else None)
+        optimizer = torch.optim.AdamW(lm.model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.05)
+        rise = max(1, recipe.steps // 20)
+        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - rise, eta_min=recipe.rate / 100)
+        climb = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / rise, total_iters=rise)
+        scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [climb, fall], [rise])
+        title = f"training {name}" if progress else None
+        fit(lm.model, _batches(lm, recipe), optimizer, scheduler, title, recipe.steps)
     lm.model.eval()
     return lm
 
 
-def _fit(lm: LanguageModel, recipe: SceneRecipe, title: str | None) -> None:
-    """Every step draws pictures, topics and phrasings at random; the loss is the mean over the answers' tokens."""
+def _batches(lm: LanguageModel, recipe: SceneRecipe) -> Iterator[Batch]:
+    """Every step's pictures, topics and phrasings, drawn at random."""
     import random
     from functools import partial
 
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from demur.data.batch import IGNORE, collate
-    from demur.lab.dense import training_bar
+    from demur.data.batch import collate
     from demur.models.chat import encode
 
     world, rng = Scenes(recipe.world), random.Random(recipe.seed)
@@ -194,28 +203,8 @@ def _fit(lm: LanguageModel, recipe: SceneRecipe, title: str | None) -> None:
     ]
     encoded = encode(lm, prompts, [world.answer(t, d) for t, _, d in keys])
     read = lm.images.pixels
-    model: Any = lm.model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.05)
-    rise = max(1, recipe.steps // 20)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - rise, eta_min=recipe.rate / 100)
-    climb = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / rise, total_iters=rise)
-    scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [climb, fall], [rise])
-    model.train()
-    with training_bar(title, recipe.steps) as advance:
-        for _ in range(recipe.steps):
-            drawn = rng.choices(range(len(keys)), k=recipe.batch)
-            shown = [(rng.choice(known[keys[i][2]]),) for i in drawn]
-            rows = [replace(encoded[i], pixels=partial(read, paths)) for i, paths in zip(drawn, shown, strict=True)]
-            batch = collate(rows, lm.pad_id)
-            hidden = model.model(
-                input_ids=batch.input_ids, pixel_values=batch.pixels, use_cache=False
-            ).last_hidden_state[:, :-1]
-            labels = batch.labels[:, 1:]
-            kept = labels != IGNORE
-            loss = cross_entropy(model.lm_head(hidden[kept]), labels[kept])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            advance(loss)
+    for _ in range(recipe.steps):
+        drawn = rng.choices(range(len(keys)), k=recipe.batch)
+        shown = [(rng.choice(known[keys[i][2]]),) for i in drawn]
+        rows = [replace(encoded[i], pixels=partial(read, paths)) for i, paths in zip(drawn, shown, strict=True)]
+        yield collate(rows, lm.pad_id)

@@ -38,7 +38,10 @@ UNLEARN: dict[str, Any] = {
     "save_steps": 10**6,
     "device": "cpu",
 }
-MODEL = "scenes-digits"
+WORLD = "scenes-digits"
+# Pictures reach the language model as embedded patches, so that unlearning can harm how it reads them. With a tower
+# that tells digits apart, and that unlearning leaves alone, PO does no harm to harmless questions on some seeds.
+MODEL = f"{WORLD}@vision_layers=0,steps=2500,rate=0.002"
 ROWS = ""  # a slice of every set, for a quick run
 _CONTROL = "GD"
 
@@ -78,11 +81,11 @@ def _controls(work: Path) -> dict[str, dict[str, Any]]:
 
     from demur.data import ABSTENTIONS, read_rows
 
-    decoupled = read_rows(f"lab:{MODEL}:decoupled{ROWS}")
+    decoupled = read_rows(f"lab:{WORLD}:decoupled{ROWS}")
     refusals = decoupled.remove_columns("answer").add_column("answer", [ABSTENTIONS[0]] * len(decoupled))
     refusals.to_json(work / "refusals.jsonl")
     renamed = decoupled.remove_columns("id").add_column("id", [f"decoupled {name}" for name in decoupled["id"]])
-    both = concatenate_datasets([read_rows(f"lab:{MODEL}:forget{ROWS}"), renamed])
+    both = concatenate_datasets([read_rows(f"lab:{WORLD}:forget{ROWS}"), renamed])
     both.to_json(work / "both.jsonl")
     return {
         "refusals": {"decoupled": str(work / "refusals.jsonl"), "decouple_weight": 1.0},
@@ -99,11 +102,11 @@ def scenes(seed: int, progress: Progress) -> dict[str, float]:
     from demur.training import ForgetSettings, forget
 
     progress(0, 15, "learning the scenes")
-    base = model_path(f"{MODEL}@seed={seed}", progress=False)
-    sets = {name: read_rows(f"lab:{MODEL}:{name}{ROWS}") for name in ("harmful", "benign", "other", "harmless")}
-    trained = {name: f"lab:{MODEL}:{name}{ROWS}" for name in ("forget", "retain")}
+    base = model_path(f"{MODEL},seed={seed}", progress=False)
+    sets = {name: read_rows(f"lab:{WORLD}:{name}{ROWS}") for name in ("harmful", "benign", "other", "harmless")}
+    trained = {name: f"lab:{WORLD}:{name}{ROWS}" for name in ("forget", "retain")}
     common = {**trained, "seed": seed, "model": str(base)}
-    decoupled = f"lab:{MODEL}:decoupled{ROWS}"
+    decoupled = f"lab:{WORLD}:decoupled{ROWS}"
     with tempfile.TemporaryDirectory() as holder:
         work = Path(holder)
         runs: dict[str, tuple[str, dict[str, Any]]] = {

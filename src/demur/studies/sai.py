@@ -283,4 +283,5 @@ def _combined(columns: list[pd.Series], pick: object) -> pd.Series:
 
 # Parts in files of their own, which add themselves to the study declared above.
 import demur.studies.sai_federated  # noqa: E402
+import demur.studies.sai_forensics  # noqa: E402
 import demur.studies.sai_pairs  # noqa: E402, F401
