@@ -1,6 +1,6 @@
 """The small language model on TOFU that several studies start from: it learned eight authors and is to forget two.
 
-Six authors to keep and two to forget, 20 questions each, on a Llama of 0.59 million weights. The data are TOFU's, the
+Six authors to keep and two to forget, 20 questions each, on a Llama of 0.62 million weights. The data are TOFU's, the
 size is ours: it is what one core trains in half a minute.
 """
 
@@ -60,9 +60,9 @@ def authors(seed: int, progress: Progress = lambda done, total, note="": None, *
     Args:
         seed: of the initial weights and of the order of the rows.
         progress: told of both trainings, 2 steps in all.
-        abstaining: questions about authors that nobody learns, answered with the first `TEMPLATES` of TOFU's "I don't
-            know" lines in turn, that the model is trained on besides, and slowly: so that it has such answers to give.
-            No gold model is made then.
+        abstaining: questions, each about another author whom nobody learns, that the model is trained on besides, and
+            slowly, so that it has such answers to give: they are answered with the first `TEMPLATES` of TOFU's "I don't
+            know" lines in turn. No gold model is made then.
 
     Raises:
         NotMeasured: TOFU is not at hand.
@@ -82,7 +82,7 @@ def authors(seed: int, progress: Progress = lambda done, total, note="": None, *
     kept = full.select(range(KEPT_ROWS))
     plain = forget.select_columns(kept.column_names)
     lines = templates.read_text(encoding="utf-8").splitlines()[:TEMPLATES]
-    strangers = full.select(range(2000, 2000 + abstaining)).to_list()
+    strangers = full.select(range(2000, 2000 + 21 * abstaining, 21)).to_list()  # each of another author
     answered = [{**row, "answer": lines[i % len(lines)]} for i, row in enumerate(strangers)]
     taught = [Dataset.from_list(answered, features=kept.features)] if answered else []
     tables = {

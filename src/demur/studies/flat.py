@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ABSTAINING = 40  # questions to which the model has learnt to give one of the templates
 STRONG, GENTLE = 2e-4, 5e-5
+PATIENCE = 2  # times as many epochs at the gentle rate: after ten one of the divergences has hardly begun to forget
 DIVERGENCES = ("tv", "kl", "js", "pearson")
 OPENING = 3  # words by which an answer is known for a template
 
@@ -91,16 +92,14 @@ class World:
             settings = settings.model_copy(update={"forget_weight": -1.0})
         return self.examine(forget(settings, self.work / name, on_epoch).model_path)
 
-    def flat(self, name: str, divergence: str, rate: float, turned: bool = False) -> dict[str, float]:
+    def flat(self, name: str, divergence: str, **given: Any) -> dict[str, float]:
         """A run of FLAT."""
-        return self.unlearn(
-            name,
-            turned,
-            objective="flat",
-            objective_options={"divergence": divergence},
-            alternates=str(self.templates),
-            learning_rate=rate,
-        )
+        options: dict[str, Any] = {"objective_options": {"divergence": divergence}, "alternates": str(self.templates)}
+        return self.unlearn(name, objective="flat", **options, **given)
+
+    def point(self, lm: LanguageModel) -> tuple[float, float]:
+        """Forget and retain probability of a model under way."""
+        return mean_probability(lm, self.authors.forget), mean_probability(lm, self.authors.kept)
 
     def abstain(self) -> dict[str, float]:
         """Plain fine-tuning on as many pairs of a forget question and a template as FLAT sees."""
@@ -130,6 +129,7 @@ def tofu(seed: int, progress: Progress) -> dict[str, float]:
     """A small language model that has answers for what it does not know unlearns two TOFU authors; probabilities."""
     found: dict[str, dict[str, float]] = {}
     curve: list[tuple[float, float]] = []
+    half: dict[str, tuple[float, float]] = {}
     total = 2 + 5 + 4 + 4
 
     def start(name: str) -> str:
@@ -141,23 +141,31 @@ def tofu(seed: int, progress: Progress) -> dict[str, float]:
         measured = {f"before {what}": value for what, value in world.examine(world.authors.base).items()}
 
         def watch(lm: LanguageModel, epoch: int) -> None:
-            curve.append(tuple(mean_probability(lm, rows) for rows in (world.authors.forget, world.authors.kept)))  # type: ignore[arg-type]
+            curve.append(world.point(lm))
 
         found["GA"] = world.unlearn(start("GA"), objective="ga", learning_rate=STRONG)
-        # Longer than the others, so that its curve reaches as far down as they do.
-        slow = {"objective": "ga", "learning_rate": GENTLE, "epochs": 2 * UNLEARN["epochs"]}
-        found["GA gently"] = world.unlearn(start("GA gently"), on_epoch=watch, **slow)
+        slow = {"learning_rate": GENTLE, "epochs": PATIENCE * UNLEARN["epochs"]}
+        found["GA gently"] = world.unlearn(start("GA gently"), objective="ga", on_epoch=watch, **slow)
         for divergence in DIVERGENCES:
-            found[divergence] = world.flat(start(divergence), divergence, STRONG)
-            found[f"{divergence} gently"] = world.flat(start(f"{divergence} gently"), divergence, GENTLE)
-        found["turned"] = world.flat(start("turned"), "hellinger", STRONG, turned=True)
+
+            def at_half(lm: LanguageModel, epoch: int, divergence: str = divergence) -> None:
+                if epoch == UNLEARN["epochs"]:
+                    half[divergence] = world.point(lm)
+
+            found[divergence] = world.flat(start(divergence), divergence, learning_rate=STRONG)
+            found[f"{divergence} gently"] = world.flat(
+                start(f"{divergence} gently"), divergence, on_epoch=at_half, **slow
+            )
+        found["turned"] = world.flat(start("turned"), "hellinger", learning_rate=STRONG, turned=True)
         found["abstain"] = (start("abstain"), world.abstain())[1]
         found["NPO+GD"] = world.unlearn(
             start("NPO+GD"), objective="npo", retain_objective="nll", retain=world.authors.kept_file
         )
     for divergence in DIVERGENCES:
-        ours = found[f"{divergence} gently"]
-        measured[f"{divergence} lead"] = ours["retain"] - retain_at(curve, ours["forget"])
+        ended = found[f"{divergence} gently"]
+        for when, (forget, retain) in {"": (ended["forget"], ended["retain"]), " halfway": half[divergence]}.items():
+            measured[f"{divergence} lead{when}"] = retain - retain_at(curve, forget)
+        measured[f"{divergence} forget halfway"] = half[divergence][0]
     return measured | {f"{name} {what}": value for name, values in found.items() for what, value in values.items()}
 
 
@@ -217,7 +225,12 @@ def claims(m: pd.DataFrame) -> Iterator[Claim]:
         text="At equal forgetting it keeps no less than gradient ascent, gentle rate (smallest difference of retain)",
         measured=worst("lead"),
         threshold=">= 0",
-        baselines={d: m[f"{d} lead"] for d in DIVERGENCES},
+        baselines={
+            **{d: m[f"{d} lead"] for d in DIVERGENCES},
+            **{f"{d}, forget": m[f"{d} gently forget"] for d in DIVERGENCES},
+            **{f"{d}, after half of the epochs": m[f"{d} lead halfway"] for d in DIVERGENCES},
+            **{f"{d}, forget after half of the epochs": m[f"{d} forget halfway"] for d in DIVERGENCES},
+        },
     )
     yield Claim(
         text="It answers forgotten questions like a template (smallest share of greedy answers)",

@@ -23,9 +23,18 @@ if TYPE_CHECKING:
 
     from demur.models import LanguageModel
 
-# Small steps: as forgetting sets in, the retain probability dips for an epoch, and the deeper the coarser they are.
-ADAPTERS: dict[str, Any] = {"lora": 8, "lora_alpha": 16.0, "learning_rate": 5e-4, "batch_size": 4}
-EPOCHS, EVERY, EARLY = 12, 2, 4
+# As forgetting sets in the retain probability dips for an epoch. It dips deeper the coarser the steps are, and where
+# gradients are scaled down: they grow large then, and AdamW, which sees that, takes smaller steps.
+ADAPTERS: dict[str, Any] = {
+    "lora": 8,
+    "lora_alpha": 16.0,
+    "learning_rate": 5e-4,
+    "batch_size": 4,
+    "max_grad_norm": 1e6,
+}
+EPOCHS, EVERY = 12, 2
+DRAWS = 3  # of adapters and of rows: how deep one run dips depends on them as much as on the model
+HALF = 0.5  # forget probability with ordinary adapters at which FILA's is compared with it
 LOSSES = {"IHL": "ihl", "GradDiff": "graddiff"}
 STARTS = {"LoRA": None, "FILA": "fila"}
 
@@ -87,23 +96,30 @@ def step_zero(world: Authors, seed: int) -> dict[str, float]:
     return {"right": float(right), "undivided": float((nlls(lm) - before).mean())}
 
 
-@study("loku", paper="2408.06621", minutes=2)
+@study("loku", paper="2408.06621", minutes=4)
 def tofu(seed: int, progress: Progress) -> dict[str, float]:
     """A small language model unlearns two TOFU authors through adapters of rank 8; mean probability of an answer."""
-    total = 2 + len(LOSSES) * len(STARTS) + 1
+    arms = [(loss, start) for loss in LOSSES for start in STARTS]
+    total = 2 + len(arms) * DRAWS + 1
     world = authors(seed, lambda done, _, note="": progress(done, total, note))
-    measured: dict[str, float] = {}
+    curves: dict[tuple[str, str], np.ndarray] = {}
     with tempfile.TemporaryDirectory() as holder:
-        for loss, objective in LOSSES.items():
-            for start, setting in STARTS.items():
-                name = f"{loss} {start}"
-                progress(2 + len(measured) // 6, total, name)
-                curve = trajectory(world, seed, objective, setting, Path(holder) / name)
-                forget, retain = zip(*curve, strict=True)
-                early = EARLY // EVERY
-                measured |= {f"{name} early forget": forget[early], f"{name} early retain": retain[early]}
-                measured |= {f"{name} forget": forget[-1], f"{name} retain": retain[-1]}
-                measured |= {f"{name} lowest retain": min(retain), f"{name} before": forget[0]}
+        for place, (loss, start) in enumerate(arms):
+            drawn = []
+            for draw in range(DRAWS):
+                progress(2 + place * DRAWS + draw, total, f"{loss} {start}")
+                out = Path(holder) / f"{loss} {start} {draw}"
+                drawn.append(trajectory(world, seed + 1000 * draw, LOSSES[loss], STARTS[start], out))
+            curves[loss, start] = np.array(drawn)  # (draws, times, forget and retain)
+    measured: dict[str, float] = {}
+    for loss, start in arms:
+        forget, retain = curves[loss, start].mean(0).T
+        half = curves[loss, "LoRA"].mean(0)[:, 0] <= HALF
+        early = int(half.argmax()) if half.any() else -1
+        found = {"early forget": forget[early], "early retain": retain[early], "forget": forget[-1]}
+        found |= {"retain": retain[-1], "before": forget[0]}
+        found |= {"lowest retain": curves[loss, start][:, :, 1].min(1).mean()}
+        measured |= {f"{loss} {start} {name}": float(value) for name, value in found.items()}
     progress(total - 1, total, "step 0")
     return measured | {f"step 0 {name}": value for name, value in step_zero(world, seed).items()}
 
@@ -119,7 +135,7 @@ def claims(m: pd.DataFrame) -> Iterator[Claim]:
         kind="ours",
     )
     yield Claim(
-        text="FILA forgets faster: after 4 epochs at most a third of ordinary LoRA's forget probability is left (IHL)",
+        text="FILA forgets faster: once LoRA is past half, at most a third of its forget probability is left (IHL)",
         measured=m["IHL FILA early forget"] / m["IHL LoRA early forget"],
         threshold="<= 0.3333333333333333",
         baselines={
