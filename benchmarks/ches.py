@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import measure, world
 
-PAIRS, BATCH = 10_000, 16
+PAIRS, BATCH = 10_000, 64
 
 
 def prepared(count: int) -> tuple[Any, Any]:
